@@ -1,0 +1,136 @@
+"""The electrical model of one network: plain arrays, ready to be factorised, cheap to ship.
+
+Everything is per unit on a base of 1 MVA and each bus's own nominal voltage, so that powers in MW and MVAr are
+per-unit powers. Rows are the solver's buses: the `n_bus` visible ones in `bus_ids` order, then hidden rows (ends of
+open lines, star points of three-winding transformers).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from lib.grid.factorisation import Factorisation
+
+FORMAT_VERSION = 1
+
+BRANCH_KINDS = ("line", "trafo", "trafo3w", "impedance", "switch", "tcsc")
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Arrays of one topology.
+
+    Shapes: n_bus visible buses, n_row >= n_bus solver rows, n_branch two-port branches, k fixed (slack) rows,
+    m voltage-controlled rows.
+    """
+
+    bus_ids: NDArray[np.int64]
+    """(n_bus,) lowest source bus index of each fused set; row i of every injection and result array."""
+    member_bus: NDArray[np.int64]
+    """(n_member,) every source bus that is in service ..."""
+    member_row: NDArray[np.int64]
+    """(n_member,) ... and the row it was fused into."""
+    vn_kv: NDArray[np.float64]
+    """(n_row,) nominal voltage."""
+    y_shunt_pu: NDArray[np.complex128]
+    """(n_row,) admittance to ground: shunts, wards, constant-impedance shares of loads. S = |V|^2 conj(y) is consumed."""
+    s_constant_current_mva: NDArray[np.complex128]
+    """(n_row,) power consumed at 1 pu by constant-current shares: S = s |V| (fixed power factor)."""
+    fixed_row: NDArray[np.int64]
+    """(k,) rows whose voltage is given: external grids."""
+    fixed_v_pu: NDArray[np.complex128]
+    """(k,) their voltages."""
+    pv_row: NDArray[np.int64]
+    """(m,) rows of voltage-controlled generators ..."""
+    pv_p_mw: NDArray[np.float64]
+    """(m,) ... their active power (generation positive; comes on top of the row's p_mw) ..."""
+    pv_vm_pu: NDArray[np.float64]
+    """(m,) ... set-point ..."""
+    pv_q_min_mvar: NDArray[np.float64]
+    """(m,) ... and limits of reactive power, -inf/inf where none; on top of the row's q_mvar."""
+    pv_q_max_mvar: NDArray[np.float64]
+    branch_kind: NDArray[np.uint8]
+    """(n_branch,) index into BRANCH_KINDS."""
+    branch_element: NDArray[np.int64]
+    """(n_branch,) the element's index in its source table."""
+    branch_side: NDArray[np.uint8]
+    """(n_branch,) 0, or winding 0/1/2 (hv/mv/lv) of a three-winding transformer's leg."""
+    branch_from: NDArray[np.int64]
+    """(n_branch,) row."""
+    branch_to: NDArray[np.int64]
+    """(n_branch,) row."""
+    branch_y_pu: NDArray[np.complex128]
+    """(n_branch, 2, 2) two-port admittance: I = y V, I into the branch at from (0) and to (1)."""
+    branch_iron_pu: NDArray[np.float64]
+    """(n_branch, 4) iron loss as a Hermitian form: a|Vf|^2 + b|Vt|^2 + 2(c Re(Vf V*t) - d Im(Vf V*t)), in MW."""
+    branch_rated_ka: NDArray[np.float64]
+    """(n_branch, 2) rated current at from and to, NaN where that end has none."""
+    source: str = ""
+    """What the network was made from, for messages."""
+
+    @property
+    def n_bus(self) -> int:
+        return len(self.bus_ids)
+
+    @property
+    def n_row(self) -> int:
+        return len(self.vn_kv)
+
+    @property
+    def n_branch(self) -> int:
+        return len(self.branch_kind)
+
+    @cached_property
+    def row_of(self) -> Mapping[int, int]:
+        """Row of any in-service source bus; `bus in network.row_of` answers whether it is solved at all."""
+        return dict(zip(self.member_bus.tolist(), self.member_row.tolist(), strict=True))
+
+    @cached_property
+    def factorisation(self) -> Factorisation:
+        """The admittance matrix factorised once; kept with the network."""
+        from lib.grid.factorisation import factorise
+
+        return factorise(self)
+
+    def to_bytes(self) -> bytes:
+        """The network as one self-contained byte string; equal networks give equal bytes."""
+        out = io.BytesIO()
+        arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "source"}
+        np.savez(out, format_version=np.int64(FORMAT_VERSION), source=np.array(self.source), **arrays)
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Network:
+        """Inverse of `to_bytes`. Raises ValueError for anything that is not such a byte string."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as npz:
+                version = int(npz["format_version"])
+                fields = {f.name: npz[f.name] for f in dataclasses.fields(cls) if f.name != "source"}
+                source = str(npz["source"])
+        except Exception as e:  # zipfile, numpy and zlib raise their own kinds
+            raise ValueError(f"not a network of format {FORMAT_VERSION}: {e}") from e
+        if version != FORMAT_VERSION:
+            raise ValueError(f"network format {version}, this gridsink reads {FORMAT_VERSION}: rebuild the network table")
+        return cls(**fields, source=source)
+
+    @classmethod
+    def from_pandapower(cls, net: Any, trafo_model: str = "t") -> Network:
+        """The network of a pandapower net: see `lib.grid.from_pandapower.network_from_pandapower`."""
+        from lib.grid.from_pandapower import network_from_pandapower
+
+        return network_from_pandapower(net, trafo_model=trafo_model)
+
+    def injections(self, net: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Net constant-power injection (p_mw, q_mvar), each (n_bus,), of a pandapower net's loads and static generators."""
+        from lib.grid.from_pandapower import injections
+
+        return injections(self, net)
