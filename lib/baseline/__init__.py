@@ -1,0 +1,1 @@
+"""What gridsink is measured against: the same power flow after collecting every row to the driver."""
