@@ -74,6 +74,9 @@ class Network:
     """(n_branch, 4) iron loss as a Hermitian form: a|Vf|^2 + b|Vt|^2 + 2(c Re(Vf V*t) - d Im(Vf V*t)), in MW."""
     branch_rated_ka: NDArray[np.float64]
     """(n_branch, 2) rated current at from and to, NaN where that end has none."""
+    s_typical_mva: NDArray[np.complex128] = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=complex))
+    """(n_row,) net injection about which the solver linearises, or (0,) for none. Any value gives the same voltages, a
+    load the network often has gives them sooner."""
     source: str = ""
     """What the network was made from, for messages."""
 

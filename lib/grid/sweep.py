@@ -1,0 +1,261 @@
+"""The batched power flow: one factorisation, 32 snapshots at a time, one SIMD lane each.
+
+Each pass walks the elimination tree once, small subtrees down then up: down gives the voltages of this iterate and from
+them the currents, up eliminates those currents for the next iterate. Between passes a node keeps only its eliminated
+right-hand side and, in single precision, that side's last change; the change of voltage follows from it by the same
+recursion, so convergence is judged without storing a second set of voltages.
+
+Sources: fixed point V = Y^-1 (conj(S/V) + I0) and its convergence: Bazrafshan, Gatsis: convergence of the Z-bus method
+(2018); chord Newton: Kelley (1995), ch. 5, whose a-posteriori bound |V - V*| <= d rho / (1 - rho) is the stopping rule.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from lib.grid.simd import load, select, splat, sqrt, store
+
+LANES = 32
+CHUNK = 8
+
+ACTIVE, CONVERGED, BAD_INPUT, EJECTED = 0, 1, 2, 3
+
+_jit = njit(cache=True, error_model="numpy", nogil=True)
+
+
+@_jit
+def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, ae, af, poison):
+    """Currents at the start voltage, where all that does not depend on the snapshot is known: conj(s) w + k."""
+    n_bus = p.shape[0]
+    for i in range(first, last):
+        a, r = acc[i], row[i]
+        wr, wi = weight[i, 0], weight[i, 1]
+        kr, ki = splat(constant[i, 0]), splat(constant[i, 1])
+        if r >= n_bus:
+            for lane in range(0, LANES, CHUNK):
+                store(ae, a, lane, kr)
+                store(af, a, lane, ki)
+            continue
+        for lane in range(0, LANES, CHUNK):
+            pl, ql = load(p, r, col + lane) * scale, load(q, r, col + lane) * scale
+            store(ae, a, lane, kr + pl * wr + ql * wi)
+            store(af, a, lane, ki + pl * wi - ql * wr)
+            store(poison, 0, lane, load(poison, 0, lane) + (pl * 0.0 + ql * 0.0))
+
+
+@_jit
+def _down(first, last, second, row, acc, depth, start, anc, up, chord, source, ci, v0, p, q, col, scale,
+          ce, cf, ge, gf, ve, vf, de, df, ae, af, peak, poison):  # fmt: skip
+    """Voltages of this iterate, their change, and the currents they draw."""
+    n_bus = p.shape[0]
+    for i in range(first, last):
+        k0, k1 = start[i], start[i + 1]
+        a, r, d, dp = acc[i], row[i], depth[i], depth[anc[k0]]
+        u0, u1, u2, u3 = up[k0, 0], up[k0, 1], up[k0, 2], up[k0, 3]
+        c0, c1, s0, s1 = chord[i, 0], chord[i, 1], splat(source[i, 0]), splat(source[i, 1])
+        z0, z1 = v0[i, 0], v0[i, 1]
+        has_ci = ci[i, 0] != 0.0 or ci[i, 1] != 0.0
+        for lane in range(0, LANES, CHUNK):
+            re, im = load(ve, dp, lane), load(vf, dp, lane)
+            e = load(ce, i, lane) - re * u0 - im * u1
+            f = load(cf, i, lane) - re * u2 - im * u3
+            for k in range(k0 + 1, k1):
+                b = depth[anc[k]]
+                re, im = load(ve, b, lane), load(vf, b, lane)
+                e = e - re * up[k, 0] - im * up[k, 1]
+                f = f - re * up[k, 2] - im * up[k, 3]
+            store(ve, d, lane, e)
+            store(vf, d, lane, f)
+            if second:
+                x, y = e - splat(z0), f - splat(z1)
+            else:
+                re, im = load(de, dp, lane), load(df, dp, lane)
+                x = load(ge, i, lane) - re * u0 - im * u1
+                y = load(gf, i, lane) - re * u2 - im * u3
+                for k in range(k0 + 1, k1):
+                    b = depth[anc[k]]
+                    re, im = load(de, b, lane), load(df, b, lane)
+                    x = x - re * up[k, 0] - im * up[k, 1]
+                    y = y - re * up[k, 2] - im * up[k, 3]
+                store(de, d, lane, x)
+                store(df, d, lane, y)
+            change = x * x + y * y
+            old = load(peak, 0, lane)
+            store(peak, 0, lane, select(change > old, change, old))
+            store(poison, 0, lane, load(poison, 0, lane) + change * 0.0)
+            ar = s0 + e * c0 + f * c1
+            ai = s1 + e * c1 - f * c0
+            if r < n_bus:
+                pl, ql = load(p, r, col + lane) * scale, load(q, r, col + lane) * scale
+                g = splat(1.0) / (e * e + f * f)
+                ar = ar + (pl * e + ql * f) * g
+                ai = ai + (pl * f - ql * e) * g
+            if has_ci:  # conj(s |V| / V) = conj(s) V / |V|
+                g = splat(1.0) / sqrt(e * e + f * f)
+                ar = ar - (e * ci[i, 0] + f * ci[i, 1]) * g
+                ai = ai - (f * ci[i, 0] - e * ci[i, 1]) * g
+            store(ae, a, lane, ar)
+            store(af, a, lane, ai)
+
+
+@_jit
+def _up(first, last, iterate, acc, start, anc, inverse, low, frozen, ce, cf, ge, gf, ae, af):
+    """Eliminates the currents towards the roots. Frozen lanes keep their last right-hand side and its last change."""
+    for i in range(last - 1, first - 1, -1):
+        k0, k1 = start[i], start[i + 1]
+        a = acc[i]
+        w0, w1, w2, w3 = inverse[i, 0], inverse[i, 1], inverse[i, 2], inverse[i, 3]
+        for lane in range(0, LANES, CHUNK):
+            re, im = load(ae, a, lane), load(af, a, lane)
+            x = re * w0 + im * w1
+            y = re * w2 + im * w3
+            if iterate > 1:
+                oe, of = load(ce, i, lane), load(cf, i, lane)
+                if iterate > 3:
+                    hold = load(frozen, 0, lane) > splat(0.0)
+                    store(ge, i, lane, select(hold, load(ge, i, lane), x - oe))
+                    store(gf, i, lane, select(hold, load(gf, i, lane), y - of))
+                    x, y = select(hold, oe, x), select(hold, of, y)
+                else:
+                    store(ge, i, lane, x - oe)
+                    store(gf, i, lane, y - of)
+            store(ce, i, lane, x)
+            store(cf, i, lane, y)
+            for k in range(k0, k1):
+                b = acc[anc[k]]
+                store(ae, b, lane, load(ae, b, lane) - x * low[k, 0] - y * low[k, 1])
+                store(af, b, lane, load(af, b, lane) - x * low[k, 2] - y * low[k, 3])
+
+
+@_jit
+def _write(n, row, depth, start, anc, up, chord, p, q, col, scale, ce, cf, ge, gf, ve, vf, de, df, keep, e_out, f_out, worst):
+    """Voltages of the last iterate in the network's row order, and the power mismatch they leave.
+
+    The linear system holds exactly for the iterate, so its current mismatch is what the currents changed since the
+    voltages before: conj(dV) (c - conj(S) / conj(V)^2), times |V|.
+    """
+    n_bus = p.shape[0]
+    nan = splat(np.nan)
+    for i in range(n):
+        k0, k1 = start[i], start[i + 1]
+        r, d = row[i], depth[i]
+        c0, c1 = chord[i, 0], chord[i, 1]
+        for lane in range(0, LANES, CHUNK):
+            e, f = load(ce, i, lane), load(cf, i, lane)
+            x, y = load(ge, i, lane), load(gf, i, lane)
+            for k in range(k0, k1):
+                b = depth[anc[k]]
+                re, im = load(ve, b, lane), load(vf, b, lane)
+                e = e - re * up[k, 0] - im * up[k, 1]
+                f = f - re * up[k, 2] - im * up[k, 3]
+                re, im = load(de, b, lane), load(df, b, lane)
+                x = x - re * up[k, 0] - im * up[k, 1]
+                y = y - re * up[k, 2] - im * up[k, 3]
+            store(ve, d, lane, e)
+            store(vf, d, lane, f)
+            store(de, d, lane, x)
+            store(df, d, lane, y)
+            m = e * e + f * f
+            tr, ti = splat(c0), splat(c1)
+            if r < n_bus:  # conj(S) / conj(V)^2 = conj(S) V^2 / |V|^4
+                pl, ql = load(p, r, col + lane) * scale, load(q, r, col + lane) * scale
+                g = splat(1.0) / (m * m)
+                sr, si = (e * e - f * f) * g, (e * f * 2.0) * g
+                tr = tr - (pl * sr + ql * si)
+                ti = ti - (pl * si - ql * sr)
+            miss = m * (x * x + y * y) * (tr * tr + ti * ti)
+            old = load(worst, 0, lane)
+            store(worst, 0, lane, select(miss > old, miss, old))
+            ok = load(keep, 0, lane) > splat(0.0)
+            store(e_out, r, lane, select(ok, e, nan))
+            store(f_out, r, lane, select(ok, f, nan))
+
+
+@_jit
+def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, poison, state, iterations):
+    """Freezes lanes that are done and ejects those that will not be; how many lanes are still active.
+
+    The next iterate is already eliminated when this one is judged, so it is the one returned: its error is bounded by
+    change * rho^2 / (1 - rho).
+    """
+    active = 0
+    for lane in range(LANES):
+        if state[lane] != ACTIVE:
+            continue
+        if not (poison[0, lane] == 0.0):
+            state[lane] = BAD_INPUT if iterate == 1 else EJECTED
+            iterations[lane] = iterate
+            continue
+        change = np.sqrt(peak[0, lane])
+        if iterate >= 3:
+            ratio = change / last_peak[lane] if last_peak[lane] > 0.0 else 0.0
+            rho = max(ratio, last_ratio[lane])
+            last_ratio[lane] = ratio
+            if rho < 1.0 and change * rho * rho <= tolerance * (1.0 - rho):
+                state[lane] = CONVERGED
+            elif rho >= 0.95 or change * rho ** (max_iterations - iterate + 2.0) > tolerance * (1.0 - rho):
+                state[lane] = EJECTED
+            if state[lane] != ACTIVE:
+                iterations[lane] = iterate + 1
+        last_peak[lane] = change
+        if state[lane] == ACTIVE:
+            active += 1
+    return active
+
+
+@_jit
+def solve_tiles(elimination, factors, p, q, scale, tolerance, max_iterations, first_tile, last_tile, n_lane,
+                e_out, f_out, state_out, iterations_out, mismatch_out):  # fmt: skip
+    """Solves tiles [first_tile, last_tile) of p, q (n_bus, n) into e_out, f_out (n_tile, n_row, 32).
+
+    `n_lane`: lanes of the last tile that are snapshots; the rest is padding. `elimination`: (row, start, ancestor, depth,
+    accumulator, segment); `factors`: (inverse, lower, upper, chord, source, constant_current, start_voltage, weight,
+    constant).
+    """
+    row, start, anc, depth, acc, segment = elimination
+    inverse, low, up, chord, source, ci, v0, weight, constant = factors
+    n = len(row)
+    n_depth, n_acc = depth.max() + 1, acc.max() + 1
+    ce, cf = np.empty((n, LANES)), np.empty((n, LANES))
+    ge, gf = np.zeros((n, LANES), np.float32), np.zeros((n, LANES), np.float32)
+    ve, vf = np.zeros((n_depth, LANES)), np.zeros((n_depth, LANES))
+    de, df = np.zeros((n_depth, LANES)), np.zeros((n_depth, LANES))
+    ae, af = np.zeros((n_acc, LANES)), np.zeros((n_acc, LANES))
+    peak, poison, frozen = np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES))
+    keep, worst = np.zeros((1, LANES)), np.zeros((1, LANES))
+    last_peak, last_ratio = np.zeros(LANES), np.zeros(LANES)
+    for tile in range(first_tile, last_tile):
+        col = tile * LANES
+        state, iterations = state_out[col : col + LANES], iterations_out[col : col + LANES]
+        e_tile, f_tile = e_out[tile], f_out[tile]
+        state[:] = ACTIVE
+        iterations[:] = 0
+        last_ratio[:] = 0.0
+        frozen[:] = 0.0
+        poison[:] = 0.0
+        if tile == last_tile - 1:
+            state[n_lane:] = CONVERGED
+        iterate = 0
+        active = 1
+        while active > 0:
+            iterate += 1
+            peak[:] = 0.0
+            for lane in range(LANES):
+                frozen[0, lane] = 0.0 if state[lane] == ACTIVE else 1.0
+            for s in range(len(segment)):
+                first, last = segment[s, 0], segment[s, 1]
+                if segment[s, 2] == 1:
+                    _up(first, last, iterate, acc, start, anc, inverse, low, frozen, ce, cf, ge, gf, ae, af)
+                elif iterate == 1:
+                    _down_first(first, last, row, acc, p, q, col, scale, weight, constant, ae, af, poison)
+                else:
+                    _down(first, last, iterate == 2, row, acc, depth, start, anc, up, chord, source, ci, v0, p, q, col, scale,
+                          ce, cf, ge, gf, ve, vf, de, df, ae, af, peak, poison)  # fmt: skip
+            active = _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, poison, state, iterations)
+        for lane in range(LANES):
+            keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
+        worst[:] = 0.0
+        _write(n, row, depth, start, anc, up, chord, p, q, col, scale, ce, cf, ge, gf, ve, vf, de, df, keep, e_tile, f_tile, worst)
+        for lane in range(LANES):
+            mismatch_out[col + lane] = np.sqrt(worst[0, lane]) if state[lane] == CONVERGED else np.nan
