@@ -1,0 +1,118 @@
+"""Gold: results of calculations, and what could not be used."""
+
+from __future__ import annotations
+
+from lib.tables.schema import DATE, NETWORK_ID, NETWORK_VERSION, REGION, Column, Table
+from lib.tables.silver import SLOT_STATUS, TILE_COLUMNS
+
+_NETWORK_DAY = (REGION, DATE, NETWORK_ID, NETWORK_VERSION)
+_NETWORK_DAY_KEY = tuple(c.name for c in _NETWORK_DAY)
+_SLOTS_VALID = Column("slots_valid", "int", "slots of the day that were solved; the figures cover these")
+
+BUS_DAY = Table(
+    layer="gold",
+    name="bus_day",
+    comment="voltage of each bus over one day",
+    key=(*_NETWORK_DAY_KEY, "bus"),
+    partition_by=("region", "date"),
+    columns=(
+        *_NETWORK_DAY,
+        Column("bus", "bigint", "bus index in the source model (lowest of a fused set)"),
+        Column("vn_kv", "double", "kV, nominal voltage, the base of the per-unit values"),
+        Column("vm_min_pu", "double", "pu, lowest voltage magnitude"),
+        Column("vm_min_ts", "timestamp", "UTC end of the first interval with the lowest magnitude"),
+        Column("vm_mean_pu", "double", "pu, mean voltage magnitude"),
+        Column("vm_max_pu", "double", "pu, highest voltage magnitude"),
+        Column("vm_max_ts", "timestamp", "UTC end of the first interval with the highest magnitude"),
+        Column("vm_p95_pu", "double", "pu, 95th percentile of the magnitude"),
+        Column("minutes_below", "double", "min, time below the band"),
+        Column("minutes_above", "double", "min, time above the band"),
+        _SLOTS_VALID,
+    ),
+)
+
+BRANCH_DAY = Table(
+    layer="gold",
+    name="branch_day",
+    comment="loading, energy and losses of each branch over one day; from interval means, so I2R losses are a lower bound",
+    key=(*_NETWORK_DAY_KEY, "element_type", "element", "side"),
+    partition_by=("region", "date"),
+    columns=(
+        *_NETWORK_DAY,
+        Column("element_type", "string", "source table: line, trafo, trafo3w, impedance, switch, tcsc"),
+        Column("element", "bigint", "index in the source table"),
+        Column("side", "int", "0, or winding 0/1/2 (hv/mv/lv) of a three-winding transformer's leg"),
+        Column("loading_max_percent", "double", "%, highest loading"),
+        Column("loading_max_ts", "timestamp", "UTC end of the first interval with the highest loading"),
+        Column("loading_basis", "string", "what loading compares with the rating: current"),
+        Column("minutes_heavy", "double", "min, time above the heavy-load threshold"),
+        Column("minutes_overload", "double", "min, time above the overload threshold"),
+        Column("energy_kwh", "double", "kWh, sum of |P| at the from side"),
+        Column("loss_kwh", "double", "kWh, active losses"),
+        Column("loss_copper_kwh", "double", "kWh, losses that grow with the current (transformers)"),
+        Column("loss_iron_kwh", "double", "kWh, losses of magnetisation (transformers)"),
+        Column("loss_line_kwh", "double", "kWh, losses of lines"),
+        Column("reverse_power", "boolean", "whether power flowed from the to side to the from side in any slot"),
+        _SLOTS_VALID,
+    ),
+)
+
+NETWORK_RESULT = Table(
+    layer="gold",
+    name="network_result",
+    comment="one network and day solved; committed last, so a row here marks its (region, date) complete",
+    key=_NETWORK_DAY_KEY,
+    partition_by=("region", "date"),
+    columns=(
+        *_NETWORK_DAY,
+        Column("slots", "int", "slots of the day"),
+        Column("slots_converged", "int", "slots solved, by whichever method"),
+        Column("slots_newton", "int", "of these, slots solved by the Newton fallback"),
+        Column("slots_diverged", "int", "slots without a solution"),
+        Column("slots_bad", "int", "slots with unusable input"),
+        Column("infeed_p_kwh", "double", "kWh, active energy from the external grids"),
+        Column("infeed_q_kvarh", "double", "kvarh, reactive energy from the external grids"),
+        Column("cos_phi", "double", "power factor of the day's infeed"),
+        Column("loss_kwh", "double", "kWh, active losses"),
+        Column("loss_is_lower_bound", "boolean", "whether losses come from interval means, which understate I2R"),
+        Column("measured_share", "double", "share of injections that were measured rather than estimated, 0 to 1"),
+        Column("iterations_mean", "double", "mean iterations of the solved slots"),
+        Column("iterations_max", "int", "most iterations of a solved slot"),
+        Column("max_mismatch_kva", "double", "kVA, largest power mismatch at any bus of any solved slot"),
+        Column("engine", "string", "solver and kernel"),
+    ),
+)
+
+STATE_TILE = Table(
+    layer="gold",
+    name="state_tile",
+    comment="32 consecutive slots of one network: voltage of every bus",
+    key=(*_NETWORK_DAY_KEY, "first_slot"),
+    partition_by=("region", "date"),
+    columns=(
+        *TILE_COLUMNS,
+        Column("vm_pu", "binary", "pu, voltage magnitude, NaN where unsolved: little-endian float32 [n_bus][32]"),
+        Column("va_degree", "binary", "degree, voltage angle, NaN where unsolved: little-endian float32 [n_bus][32]"),
+        SLOT_STATUS,
+    ),
+    large_rows=True,
+)
+
+QUARANTINE = Table(
+    layer="gold",
+    name="quarantine",
+    comment="pointers to rows that a job could not use, with reason and remedy",
+    key=("region", "date", "job", "table", "key"),
+    partition_by=("region", "date", "job"),
+    columns=(
+        REGION,
+        DATE,
+        Column("job", "string", "job that could not use the row"),
+        Column("table", "string", "table of the row"),
+        Column("key", "string", "key of the row, JSON with sorted names"),
+        Column("reason", "string", "what is wrong"),
+        Column("remedy", "string", "what to do about it"),
+    ),
+)
+
+TABLES = (BUS_DAY, BRANCH_DAY, NETWORK_RESULT, STATE_TILE, QUARANTINE)

@@ -1,0 +1,200 @@
+"""One lake: where its Delta tables are, how they are made, read and replaced."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+from delta import DeltaTable
+from delta import exceptions as conflicts
+from deltalake import DeltaTable as Snapshot
+from pyspark.sql import DataFrame, SparkSession
+
+from lib.tables.catalog import TABLES
+from lib.tables.schema import Table
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+_ATTEMPTS = 5
+_CONFLICTS = tuple(getattr(conflicts, name) for name in conflicts.__all__)
+_LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
+
+# Set out in full, so that a session's defaults do not decide what a table is. Readers open the files themselves: they
+# need the files alone to tell the truth (no deletion vectors, no column mapping).
+_PROPERTIES = {
+    "delta.minReaderVersion": "1",
+    "delta.minWriterVersion": "2",
+    "delta.enableDeletionVectors": "false",
+    "delta.columnMapping.mode": "none",
+    "delta.enableRowTracking": "false",
+    "delta.enableChangeDataFeed": "false",
+    "delta.autoOptimize.autoCompact": "false",
+    "delta.autoOptimize.optimizeWrite": "false",
+    "delta.checkpointPolicy": "classic",
+}
+# Delta hands table properties to the Parquet writer. Rows of megabytes: look at the size after each row, not after 100.
+_LARGE_ROWS = {
+    "parquet.enable.dictionary": "false",
+    "parquet.block.size": str(32 * 1024 * 1024),
+    "parquet.block.size.row.check.min": "1",
+    "parquet.page.size.row.check.min": "1",
+}
+
+
+class LakeError(RuntimeError):
+    """A table that is missing, or rows that do not fit it."""
+
+
+class Lake:
+    """The lake under `root`: a folder, or any URI that both Spark and delta-rs open (hdfs://, s3a://)."""
+
+    def __init__(self, root: str) -> None:
+        self.root = str(root).rstrip("/")
+
+    def local_folder(self) -> Path | None:
+        """The lake's folder, or None if it is behind a URI of another file system."""
+        root = self.root.removeprefix("file://")
+        return None if "://" in root else Path(root)
+
+    def path(self, name: str) -> str:
+        """Where table `name` is: <root>/<layer>/<name>."""
+        return f"{self.root}/{_table(name).layer}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether the table has been made. Needs no Spark."""
+        return Snapshot.is_deltatable(self.path(name))
+
+    def snapshot(self, name: str, version: int | None = None) -> Snapshot:
+        """The table's files and version as delta-rs sees them, without its rows. Raises LakeError if there is no table."""
+        if not self.exists(name):
+            raise LakeError(_missing(self, name))
+        return Snapshot(self.path(name), version=version)
+
+    def read(self, spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
+        """The table's rows, of the given version or the latest. Raises LakeError if there is no table."""
+        if not self.exists(name):
+            raise LakeError(_missing(self, name))
+        reader = spark.read.format("delta")
+        return (reader if version is None else reader.option("versionAsOf", version)).load(self.path(name))
+
+    def create(self, spark: SparkSession, name: str) -> None:
+        """Make the table if it is absent: columns, comments, partitioning and properties as declared."""
+        if self.exists(name):
+            return
+        table = _table(name)
+        builder = DeltaTable.createIfNotExists(spark).location(self.path(name)).comment(table.comment)
+        builder = builder.addColumns(table.schema).partitionedBy(*table.partition_by)
+        for key, value in (_PROPERTIES | (_LARGE_ROWS if table.large_rows else {})).items():
+            builder = builder.property(key, value)
+        _retry(f"making table {name}", builder.execute)
+
+    def replace(
+        self,
+        spark: SparkSession,
+        name: str,
+        df: DataFrame,
+        *,
+        region: str,
+        first: date | None = None,
+        last: date | None = None,
+        job: str | None = None,
+        run_id: str = "",
+    ) -> int:
+        """Replace a region's rows by `df` in one commit, the table being made if absent. Returns the table's version.
+
+        What is replaced is the region's days `first` to `last` (both included; all days if None, which is the only way
+        for tables not partitioned by date), in tables partitioned by job those of `job`. An empty `df` leaves none.
+        A second call with equal rows leaves an equal table. `df` is computed again if the commit meets another writer's,
+        at most 5 times. `run_id` goes into the commit's metadata only.
+
+        Raises LakeError if `df` has not the table's columns; Spark's AnalysisException if rows lie outside what is replaced.
+        """
+        table = _table(name)
+        problems = table.mismatches(df.schema)
+        if problems:
+            raise LakeError(
+                f"rows for region {region} do not fit table {name} at {self.path(name)}: {'; '.join(problems)}. "
+                "Mend the rows, or rebuild the table if it was declared anew"
+            )
+        self.create(spark, name)
+        self._check(spark, table)
+        rows = df.select(*table.schema.names).sortWithinPartitions(*table.partition_by, *table.key)
+        writer = (
+            rows.write.format("delta")
+            .mode("overwrite")
+            .option("replaceWhere", _where(table, region, first, last, job))
+            .option("userMetadata", json.dumps({"run_id": run_id}))
+        )
+        if table.large_rows:
+            writer = writer.option("compression", "uncompressed").option("maxRecordsPerFile", 32)
+        spark.conf.unset(_LAST_COMMIT)
+        _retry(f"replacing region {region} of table {name}", lambda: writer.save(self.path(name)))
+        committed = spark.conf.get(_LAST_COMMIT, None)  # absent where there was nothing to delete and nothing to add
+        return int(committed) if committed else self.snapshot(name).version()
+
+    def _check(self, spark: SparkSession, table: Table) -> None:
+        """Refuse to write into a table on disk that is not the one declared."""
+        found = self.read(spark, table.name)
+        problems = table.mismatches(found.schema)
+        partitioned = tuple(self.snapshot(table.name).metadata().partition_columns)
+        if partitioned != table.partition_by:
+            problems.append(f"partitioned by {', '.join(partitioned)}, expected {', '.join(table.partition_by)}")
+        if problems:
+            raise LakeError(
+                f"table {table.name} at {self.path(table.name)} is not the one this gridsink writes: {'; '.join(problems)}. "
+                "Move it away and build it again"
+            )
+
+
+def _table(name: str) -> Table:
+    if name not in TABLES:
+        raise LakeError(f"no table is called {name}; there are {', '.join(sorted(TABLES))}")
+    return TABLES[name]
+
+
+def _missing(lake: Lake, name: str) -> str:
+    return f"there is no table {name} at {lake.path(name)}: run the job that writes it (ingest.demo for inputs), or set lake.path"
+
+
+def _where(table: Table, region: str, first: date | None, last: date | None, job: str | None) -> str:
+    """The predicate of what is replaced, on partition columns alone, so that no file is rewritten."""
+    terms = [f"region = {_quoted(region)}"]
+    if "date" not in table.partition_by and (first or last):
+        raise LakeError(f"table {table.name} is not partitioned by date: replace a whole region")
+    if ("job" in table.partition_by) != (job is not None):
+        raise LakeError(
+            f"table {table.name} is partitioned by {', '.join(table.partition_by)}: name a job there, and only there"
+        )
+    if first:
+        terms.append(f"date >= DATE'{first.isoformat()}'")
+    if last:
+        terms.append(f"date <= DATE'{last.isoformat()}'")
+    if job is not None:
+        terms.append(f"job = {_quoted(job)}")
+    return " AND ".join(terms)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _retry(what: str, action: Callable[[], _Result]) -> _Result:
+    """Run `action` again, a bounded number of times, when another writer's commit came between."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return action()
+        except _CONFLICTS as e:
+            if attempt == _ATTEMPTS:
+                raise
+            _log.warning(
+                "%s met another writer's commit (%s), attempt %d of %d", what, type(e).__name__, attempt, _ATTEMPTS
+            )
+            time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
+    raise AssertionError("unreachable")
