@@ -1,0 +1,100 @@
+"""A plain Newton power flow of one snapshot: slow, independent of the solver, exact to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import splu
+
+from lib.grid.network import Network
+
+
+def admittance(network: Network) -> sp.csr_array:
+    """The bus admittance matrix (n_row, n_row)."""
+    f, t, y = network.branch_from, network.branch_to, network.branch_y_pu
+    i = np.concatenate([f, f, t, t, np.arange(network.n_row)])
+    j = np.concatenate([f, t, f, t, np.arange(network.n_row)])
+    values = np.concatenate([y[:, 0, 0], y[:, 0, 1], y[:, 1, 0], y[:, 1, 1], network.y_shunt_pu])
+    return sp.csr_array((values, (i, j)), shape=(network.n_row, network.n_row))
+
+
+def energised(network: Network) -> NDArray[np.bool_]:
+    """(n_row,) whether a row is connected to an external grid."""
+    n = network.n_row
+    links = sp.csr_array((np.ones(network.n_branch), (network.branch_from, network.branch_to)), shape=(n, n))
+    _, label = sp.csgraph.connected_components(links, directed=False)
+    return np.isin(label, label[network.fixed_row])
+
+
+def solve_reference(
+    network: Network, p_mw: NDArray[np.float64], q_mvar: NDArray[np.float64], tolerance: float = 1e-12
+) -> NDArray[np.complex128]:
+    """Complex voltages (n_row,), NaN without an external grid, for injections (n_bus,).
+
+    Newton in polar coordinates from the external grids' mean voltage. Q limits as in pandapower: what violates one
+    becomes a constant-power bus at it and stays so; then the whole is solved again.
+    """
+    live = np.flatnonzero(energised(network))
+    place = np.full(network.n_row, -1)
+    place[live] = np.arange(len(live))
+    y = admittance(network)[live][:, live].tocsc()
+    s = np.zeros(network.n_row, dtype=complex)
+    s[: network.n_bus] = np.asarray(p_mw) + 1j * np.asarray(q_mvar)
+    s[network.pv_row] += network.pv_p_mw
+    s, current = s[live], network.s_constant_current_mva[live]
+
+    fixed = place[network.fixed_row]
+    here = place[network.pv_row] >= 0
+    pv, setpoint = place[network.pv_row[here]], network.pv_vm_pu[here]
+    low, high = network.pv_q_min_mvar[here], network.pv_q_max_mvar[here]
+
+    # The angle of the no-load voltage is a start that phase-shifting transformers do not spoil.
+    free = np.setdiff1d(np.arange(len(live)), fixed)
+    v = np.ones(len(live), dtype=complex)
+    v[fixed] = network.fixed_v_pu
+    v[free] = splu(y[free][:, free]).solve(-y[free][:, fixed] @ network.fixed_v_pu) if len(free) else 0
+    v = np.abs(network.fixed_v_pu).mean() * v / np.abs(v)
+    v[pv] = setpoint * v[pv] / np.abs(v[pv])
+    v[fixed] = network.fixed_v_pu
+
+    while True:
+        v = _newton(y, s, current, v, fixed, pv, tolerance)
+        q = (v * (y @ v).conj() - s + current * np.abs(v)).imag[pv]
+        limited = np.clip(q, low, high)
+        violated = np.abs(q - limited) > 1e-9
+        if not violated.any():
+            break
+        s[pv[violated]] += 1j * limited[violated]
+        pv, low, high = pv[~violated], low[~violated], high[~violated]
+    result = np.full(network.n_row, np.nan, dtype=complex)
+    result[live] = v
+    return result
+
+
+def _newton(y, s, current, v, fixed, pv, tolerance):  # type: ignore[no-untyped-def]
+    free = np.setdiff1d(np.arange(len(v)), fixed)
+    pq = np.setdiff1d(free, pv)
+    if not len(free):
+        return v
+    best = np.inf
+    for _ in range(60):
+        vm, i = np.abs(v), y @ v
+        mismatch = v * i.conj() - s + current * vm
+        unit = v / vm
+        ds_dva = 1j * sp.diags_array(v) @ (sp.diags_array(i) - y @ sp.diags_array(v)).conj()
+        ds_dvm = sp.diags_array(v) @ (y @ sp.diags_array(unit)).conj() + sp.diags_array(i.conj() * unit + current)
+        ds_dva, ds_dvm = ds_dva.tocsc(), ds_dvm.tocsc()
+        jacobian = sp.block_array(
+            [[ds_dva[free][:, free].real, ds_dvm[free][:, pq].real], [ds_dva[pq][:, free].imag, ds_dvm[pq][:, pq].imag]]
+        )
+        step = splu(jacobian.tocsc()).solve(-np.concatenate([mismatch[free].real, mismatch[pq].imag]))
+        va = np.angle(v)
+        va[free] += step[: len(free)]
+        vm[pq] += step[len(free) :]
+        v = vm * np.exp(1j * va)
+        size = np.abs(step).max()
+        if size <= tolerance or (size < 1e-9 and size >= best / 2):  # rounding is reached
+            return v
+        best = min(best, size)
+    raise ArithmeticError(f"the reference power flow did not converge: last step {size:.1e}")
