@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from enum import IntEnum
 from zoneinfo import ZoneInfo
 
@@ -54,7 +54,7 @@ def decode_status(binary: bytes) -> NDArray[np.uint8]:
 
 def day_start(day: date, time_zone: str) -> datetime:
     """UTC start of a civil day."""
-    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(time_zone)).astimezone(timezone.utc)
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
 
 
 def day_slots(day: date, time_zone: str, interval_s: int = 900) -> int:
