@@ -1,0 +1,299 @@
+"""Newton's method, eight snapshots at a time: for what the fixed-matrix sweep gives up, and for voltage-controlled generators.
+
+Rectangular voltages, current mismatch at load rows, active power and squared magnitude at voltage-controlled rows. Each
+lane factorises its own Jacobian on the network's elimination structure, freezes when it has converged, and turns
+generators that leave their reactive limits into loads at the limit, as pandapower's `enforce_q_lims` does.
+
+Source: da Costa, Martins, Pereira: developments in the Newton Raphson power flow formulation based on current
+injections (1999).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from lib.grid.simd import WIDTH, load, select, splat, sqrt, store
+
+if TYPE_CHECKING:
+    from lib.grid.powerflow import PowerFlow
+
+MAX_STEPS = 12
+_LARGEST_VOLTAGE_PU = 10.0
+
+_jit = njit(cache=True, error_model="numpy", nogil=True)
+
+
+def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float) -> None:
+    """Solves the named snapshots of `flow` and writes voltages, status, iterations and mismatch into it."""
+    from lib.grid.powerflow import LANES, SlotStatus
+
+    network, factors = flow.network, flow.network.factorisation
+    el = factors.elimination
+    p, q, scale = flow.injected_mva
+    finite = np.isfinite(p[:, snapshots]).all(axis=0) & np.isfinite(q[:, snapshots]).all(axis=0)
+    flow.status[snapshots[~finite]] = SlotStatus.BAD_INPUT
+    snapshots = snapshots[finite]
+
+    visible = el.row < network.n_bus
+    node_of = np.full(network.n_row, -1)
+    node_of[el.row] = np.arange(el.n)
+    pv_node = node_of[network.pv_row]
+    live = pv_node >= 0
+    pv_p, pv_vm = network.pv_p_mw[live], network.pv_vm_pu[live]
+    pv_q = np.stack([network.pv_q_min_mvar[live], network.pv_q_max_mvar[live]])
+    pv_node = pv_node[live]
+    start = factors.start_voltage[:, 0] + 1j * factors.start_voltage[:, 1]
+    if len(pv_node):  # unloaded lines would lift the start far above what generators hold
+        magnitude = np.ones(el.n)
+        magnitude[pv_node] = pv_vm
+        start = magnitude * start / np.abs(start)
+    structure = (el.start, el.ancestor, factors.y_diagonal, factors.y_lower, factors.y_upper)
+
+    for at in range(0, len(snapshots), WIDTH):
+        lanes = snapshots[at : at + WIDTH]
+        pick = np.resize(lanes, WIDTH)
+        pn, qn = np.zeros((el.n, WIDTH)), np.zeros((el.n, WIDTH))
+        pn[visible] = p[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
+        qn[visible] = q[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
+        pn[pv_node] += pv_p[:, None]
+        e, f = (np.repeat(a[:, None], WIDTH, axis=1) for a in (np.ascontiguousarray(start.real), np.ascontiguousarray(start.imag)))
+        done, steps, worst = _newton(
+            structure, factors.source_current, factors.constant_current, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance
+        )
+        for k, s in enumerate(lanes):
+            flow.status[s] = SlotStatus.NEWTON if done[k] else SlotStatus.DIVERGED
+            flow.iterations[s] += steps[k]
+            flow.max_mismatch_mva[s] = worst[k] if done[k] else np.nan
+            flow.e[s // LANES, el.row, s % LANES] = e[:, k]
+            flow.f[s // LANES, el.row, s % LANES] = f[:, k]
+
+
+@_jit
+def _currents(structure, source, ci, e, f, ir, ii):
+    """(n, 8) current each row must be given from outside: Y V - I0, plus what constant-current loads draw."""
+    start, anc, yd, yl, yu = structure
+    n = len(yd)
+    for i in range(n):
+        a, b = load(e, i, 0), load(f, i, 0)
+        g = splat(1.0) / sqrt(a * a + b * b)
+        c0, c1 = ci[i, 0], ci[i, 1]
+        store(ir, i, 0, a * yd[i].real - b * yd[i].imag - splat(source[i, 0]) + (a * c0 + b * c1) * g)
+        store(ii, i, 0, a * yd[i].imag + b * yd[i].real - splat(source[i, 1]) + (b * c0 - a * c1) * g)
+    for i in range(n):
+        a, b = load(e, i, 0), load(f, i, 0)
+        for k in range(start[i], start[i + 1]):
+            j = anc[k]
+            if j == n:
+                continue
+            x, y = load(e, j, 0), load(f, j, 0)
+            store(ir, i, 0, load(ir, i, 0) + x * yu[k].real - y * yu[k].imag)
+            store(ii, i, 0, load(ii, i, 0) + x * yu[k].imag + y * yu[k].real)
+            store(ir, j, 0, load(ir, j, 0) + a * yl[k].real - b * yl[k].imag)
+            store(ii, j, 0, load(ii, j, 0) + a * yl[k].imag + b * yl[k].real)
+
+
+@_jit
+def _block(m, k, y, e, f, controlled):
+    """Off-diagonal block k: multiplication by y, or its active-power row where the row's voltage is controlled (0/1 lanes)."""
+    g, b = splat(y.real), splat(y.imag)
+    is_pv = controlled > splat(0.0)
+    store(m, 4 * k, 0, select(is_pv, e * g + f * b, g))
+    store(m, 4 * k + 1, 0, select(is_pv, f * g - e * b, splat(0.0) - b))
+    store(m, 4 * k + 2, 0, select(is_pv, splat(0.0), b))
+    store(m, 4 * k + 3, 0, select(is_pv, splat(0.0), g))
+
+
+@_jit
+def _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, low, up, x):
+    """Jacobian blocks and right-hand side (the negative residual), (4n, 8) / (4nnz, 8) / (2n, 8)."""
+    start, anc, yd, yl, yu = structure
+    n = len(yd)
+    zero = splat(0.0)
+    for i in range(n):
+        a, b = load(e, i, 0), load(f, i, 0)
+        pl, ql = load(p, i, 0), load(q, i, 0)
+        cr, cim = load(ir, i, 0), load(ii, i, 0)
+        m = a * a + b * b
+        g = splat(1.0) / m
+        # Load row: F = I - conj(S/V); its derivative adds conj(S)/conj(V)^2 on conj(dV).
+        sr, si = (a * a - b * b) * g * g, (a * b * 2.0) * g * g
+        h0, h1 = pl * sr + ql * si, pl * si - ql * sr
+        gr, gi = splat(yd[i].real), splat(yd[i].imag)
+        c0, c1 = ci[i, 0], ci[i, 1]
+        if c0 != 0.0 or c1 != 0.0:  # conj(s) d(V/|V|) = conj(s) (dV / 2|V| - V^2 conj(dV) / 2|V|^3)
+            w = splat(0.5) / sqrt(m)
+            gr, gi = gr + w * c0, gi - w * c1
+            vr, vi = (a * a - b * b) * g * w, (a * b * 2.0) * g * w
+            h0, h1 = h0 - (vr * c0 + vi * c1), h1 - (vi * c0 - vr * c1)
+        j0, j1, j2, j3 = gr + h0, h1 - gi, gi + h1, gr - h0
+        r0 = (pl * a + ql * b) * g - cr
+        r1 = (pl * b - ql * a) * g - cim
+        c = pv_of[i]
+        if c >= 0:
+            is_pv = load(controlled, c, 0) > zero
+            k0 = a * gr + b * gi + cr
+            k1 = b * gr - a * gi + cim
+            j0, j1 = select(is_pv, k0, j0), select(is_pv, k1, j1)
+            j2, j3 = select(is_pv, a * 2.0, j2), select(is_pv, b * 2.0, j3)
+            r0 = select(is_pv, pl - (a * cr + b * cim), r0)
+            r1 = select(is_pv, splat(pv_vm[c] * pv_vm[c]) - m, r1)
+        store(d, 4 * i, 0, j0)
+        store(d, 4 * i + 1, 0, j1)
+        store(d, 4 * i + 2, 0, j2)
+        store(d, 4 * i + 3, 0, j3)
+        store(x, 2 * i, 0, r0)
+        store(x, 2 * i + 1, 0, r1)
+        mine = load(controlled, c, 0) if c >= 0 else zero
+        for k in range(start[i], start[i + 1]):
+            j = anc[k]
+            _block(up, k, yu[k], a, b, mine)
+            if j < n:
+                cj = pv_of[j]
+                theirs = load(controlled, cj, 0) if cj >= 0 else zero
+                _block(low, k, yl[k], load(e, j, 0), load(f, j, 0), theirs)
+
+
+@_jit
+def _minus_product(target, t, left, k, right, m):
+    """target[t] -= left[k] right[m], 2x2 blocks."""
+    a, b, c, d = load(left, 4 * k, 0), load(left, 4 * k + 1, 0), load(left, 4 * k + 2, 0), load(left, 4 * k + 3, 0)
+    w, x, y, z = load(right, 4 * m, 0), load(right, 4 * m + 1, 0), load(right, 4 * m + 2, 0), load(right, 4 * m + 3, 0)
+    store(target, 4 * t, 0, load(target, 4 * t, 0) - a * w - b * y)
+    store(target, 4 * t + 1, 0, load(target, 4 * t + 1, 0) - a * x - b * z)
+    store(target, 4 * t + 2, 0, load(target, 4 * t + 2, 0) - c * w - d * y)
+    store(target, 4 * t + 3, 0, load(target, 4 * t + 3, 0) - c * x - d * z)
+
+
+@_jit
+def _minus_vector(x, i, left, k, j):
+    """x[i] -= left[k] x[j]."""
+    a, b = load(x, 2 * j, 0), load(x, 2 * j + 1, 0)
+    store(x, 2 * i, 0, load(x, 2 * i, 0) - load(left, 4 * k, 0) * a - load(left, 4 * k + 1, 0) * b)
+    store(x, 2 * i + 1, 0, load(x, 2 * i + 1, 0) - load(left, 4 * k + 2, 0) * a - load(left, 4 * k + 3, 0) * b)
+
+
+@_jit
+def _step(start, anc, d, low, up, x):
+    """Factorises and solves in place, eight systems at once."""
+    n = len(start) - 1
+    for i in range(n - 1, -1, -1):
+        a, b, c, e = load(d, 4 * i, 0), load(d, 4 * i + 1, 0), load(d, 4 * i + 2, 0), load(d, 4 * i + 3, 0)
+        det = splat(1.0) / (a * e - b * c)
+        w0, w1, w2, w3 = e * det, splat(0.0) - b * det, splat(0.0) - c * det, a * det
+        y, z = load(x, 2 * i, 0), load(x, 2 * i + 1, 0)
+        store(x, 2 * i, 0, w0 * y + w1 * z)
+        store(x, 2 * i + 1, 0, w2 * y + w3 * z)
+        if anc[start[i]] == n:
+            continue
+        for k in range(start[i], start[i + 1]):
+            u0, u1, u2, u3 = load(up, 4 * k, 0), load(up, 4 * k + 1, 0), load(up, 4 * k + 2, 0), load(up, 4 * k + 3, 0)
+            store(up, 4 * k, 0, w0 * u0 + w1 * u2)
+            store(up, 4 * k + 1, 0, w0 * u1 + w1 * u3)
+            store(up, 4 * k + 2, 0, w2 * u0 + w3 * u2)
+            store(up, 4 * k + 3, 0, w2 * u1 + w3 * u3)
+        for k in range(start[i], start[i + 1]):
+            j = anc[k]
+            _minus_vector(x, j, low, k, i)
+            for m in range(start[i], start[i + 1]):
+                jj = anc[m]
+                if j == jj:
+                    _minus_product(d, j, low, k, up, m)
+                    continue
+                deep, high = max(j, jj), min(j, jj)
+                at = start[deep]
+                while anc[at] != high:
+                    at += 1
+                if j > jj:
+                    _minus_product(up, at, low, k, up, m)
+                else:
+                    _minus_product(low, at, low, k, up, m)
+    for i in range(n):
+        for k in range(start[i], start[i + 1]):
+            if anc[k] < n:
+                _minus_vector(x, i, up, k, anc[k])
+
+
+@_jit
+def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
+    """Iterates e, f (n, 8) in place; returns (converged, steps, worst mismatch in MVA), each (8,)."""
+    start, anc, yd, yl, yu = structure
+    n, nnz, n_pv = len(yd), len(yl), len(pv_node)
+    ir, ii = np.empty((n, WIDTH)), np.empty((n, WIDTH))
+    d, low, up, x = np.empty((4 * n, WIDTH)), np.empty((4 * nnz, WIDTH)), np.empty((4 * nnz, WIDTH)), np.empty((2 * n, WIDTH))
+    controlled = np.ones((n_pv, WIDTH))
+    pv_of = np.full(n, -1)
+    for c in range(n_pv):
+        pv_of[pv_node[c]] = c
+    done, alive = np.zeros(WIDTH, np.bool_), np.ones(WIDTH, np.bool_)
+    steps, budget = np.zeros(WIDTH, np.int32), np.full(WIDTH, MAX_STEPS)
+    active, peak = np.ones((1, WIDTH)), np.zeros((1, WIDTH))
+    while alive.any():
+        _currents(structure, source, ci, e, f, ir, ii)
+        _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, low, up, x)
+        _step(start, anc, d, low, up, x)
+        for lane in range(WIDTH):
+            active[0, lane] = 1.0 if alive[lane] else 0.0
+        peak[:] = 0.0
+        on = load(active, 0, 0) > splat(0.0)
+        biggest, poison = splat(0.0), splat(0.0)
+        for i in range(n):
+            a, b = load(x, 2 * i, 0), load(x, 2 * i + 1, 0)
+            change = a * a + b * b
+            biggest = select(change > biggest, change, biggest)
+            poison = poison + change * 0.0
+            store(e, i, 0, select(on, load(e, i, 0) + a, load(e, i, 0)))
+            store(f, i, 0, select(on, load(f, i, 0) + b, load(f, i, 0)))
+        store(peak, 0, 0, biggest + poison)
+        settled = False
+        for lane in range(WIDTH):
+            if not alive[lane]:
+                continue
+            steps[lane] += 1
+            budget[lane] -= 1
+            change = np.sqrt(peak[0, lane])
+            if not change < _LARGEST_VOLTAGE_PU * 1e3:
+                alive[lane] = False
+            elif change <= tolerance:
+                alive[lane], done[lane], settled = False, True, True
+            elif budget[lane] == 0:
+                alive[lane] = False
+        if settled and n_pv:
+            _currents(structure, source, ci, e, f, ir, ii)
+            for lane in range(WIDTH):
+                if done[lane] and not alive[lane] and _hit_limits(lane, pv_node, pv_q, controlled, q, e, f, ir, ii):
+                    alive[lane], done[lane], budget[lane] = True, False, MAX_STEPS
+    _currents(structure, source, ci, e, f, ir, ii)
+    worst = np.zeros(WIDTH)
+    for i in range(n):
+        for lane in range(WIDTH):
+            miss_p = p[i, lane] - (e[i, lane] * ir[i, lane] + f[i, lane] * ii[i, lane])
+            miss_q = q[i, lane] - (f[i, lane] * ir[i, lane] - e[i, lane] * ii[i, lane])
+            if pv_of[i] >= 0 and controlled[pv_of[i], lane] > 0.0:
+                miss_q = 0.0
+            worst[lane] = max(worst[lane], np.hypot(miss_p, miss_q))
+    for lane in range(WIDTH):
+        for i in range(n):  # a root of the equations that no network works at
+            if e[i, lane] ** 2 + f[i, lane] ** 2 > _LARGEST_VOLTAGE_PU**2:
+                done[lane] = False
+    return done, steps, worst
+
+
+@_jit
+def _hit_limits(lane, pv_node, pv_q, controlled, q, e, f, ir, ii):
+    """Turns this lane's generators beyond a reactive limit into loads at it; whether there were any."""
+    any_hit = False
+    for c in range(len(pv_node)):
+        if controlled[c, lane] == 0.0:
+            continue
+        i = pv_node[c]
+        made = f[i, lane] * ir[i, lane] - e[i, lane] * ii[i, lane] - q[i, lane]
+        limit = min(max(made, pv_q[0, c]), pv_q[1, c])
+        if made != limit:
+            controlled[c, lane] = 0.0
+            q[i, lane] += limit
+            any_hit = True
+    return any_hit
