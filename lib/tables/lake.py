@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from typing import TypeVar
 
 from delta import DeltaTable
@@ -16,6 +15,7 @@ from delta import exceptions as conflicts
 from deltalake import DeltaTable as Snapshot
 from pyspark.sql import DataFrame, SparkSession
 
+from lib.errors import GridsinkError
 from lib.tables.catalog import TABLES
 from lib.tables.schema import Table
 
@@ -48,7 +48,7 @@ _LARGE_ROWS = {
 }
 
 
-class LakeError(RuntimeError):
+class LakeError(GridsinkError):
     """A table that is missing, or rows that do not fit it."""
 
 
@@ -57,11 +57,6 @@ class Lake:
 
     def __init__(self, root: str) -> None:
         self.root = str(root).rstrip("/")
-
-    def local_folder(self) -> Path | None:
-        """The lake's folder, or None if it is behind a URI of another file system."""
-        root = self.root.removeprefix("file://")
-        return None if "://" in root else Path(root)
 
     def path(self, name: str) -> str:
         """Where table `name` is: <root>/<layer>/<name>."""
@@ -72,15 +67,15 @@ class Lake:
         return Snapshot.is_deltatable(self.path(name))
 
     def snapshot(self, name: str, version: int | None = None) -> Snapshot:
-        """The table's files and version as delta-rs sees them, without its rows. Raises LakeError if there is no table."""
+        """Files and version of the table as delta-rs sees them, without rows. Raises LakeError if there is no table."""
         if not self.exists(name):
-            raise LakeError(_missing(self, name))
+            raise _missing(self, name)
         return Snapshot(self.path(name), version=version)
 
     def read(self, spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
         """The table's rows, of the given version or the latest. Raises LakeError if there is no table."""
         if not self.exists(name):
-            raise LakeError(_missing(self, name))
+            raise _missing(self, name)
         reader = spark.read.format("delta")
         return (reader if version is None else reader.option("versionAsOf", version)).load(self.path(name))
 
@@ -111,17 +106,19 @@ class Lake:
 
         What is replaced is the region's days `first` to `last` (both included; all days if None, which is the only way
         for tables not partitioned by date), in tables partitioned by job those of `job`. An empty `df` leaves none.
-        A second call with equal rows leaves an equal table. `df` is computed again if the commit meets another writer's,
-        at most 5 times. `run_id` goes into the commit's metadata only.
+        A second call with equal rows leaves an equal table. Where the commit meets another writer's, `df` is computed
+        again, at most 5 times. `run_id` goes into the commit's metadata only.
 
-        Raises LakeError if `df` has not the table's columns; Spark's AnalysisException if rows lie outside what is replaced.
+        Raises LakeError if `df` has not the table's columns, Spark's AnalysisException if rows lie outside what is
+        replaced.
         """
         table = _table(name)
         problems = table.mismatches(df.schema)
         if problems:
             raise LakeError(
-                f"rows for region {region} do not fit table {name} at {self.path(name)}: {'; '.join(problems)}. "
-                "Mend the rows, or rebuild the table if it was declared anew"
+                f"rows do not fit table {name}: {'; '.join(problems)}",
+                f"{self.path(name)}, region {region}",
+                "mend the rows",
             )
         self.create(spark, name)
         self._check(spark, table)
@@ -148,29 +145,34 @@ class Lake:
             problems.append(f"partitioned by {', '.join(partitioned)}, expected {', '.join(table.partition_by)}")
         if problems:
             raise LakeError(
-                f"table {table.name} at {self.path(table.name)} is not the one this gridsink writes: {'; '.join(problems)}. "
-                "Move it away and build it again"
+                f"table {table.name} is not the one this gridsink writes: {'; '.join(problems)}",
+                self.path(table.name),
+                "move the table away and build it again",
             )
 
 
 def _table(name: str) -> Table:
     if name not in TABLES:
-        raise LakeError(f"no table is called {name}; there are {', '.join(sorted(TABLES))}")
+        raise ValueError(f"no table is called {name}; there are {', '.join(sorted(TABLES))}")
     return TABLES[name]
 
 
-def _missing(lake: Lake, name: str) -> str:
-    return f"there is no table {name} at {lake.path(name)}: run the job that writes it (ingest.demo for inputs), or set lake.path"
+def _missing(lake: Lake, name: str) -> LakeError:
+    return LakeError(
+        f"the lake has no table {name}",
+        lake.path(name),
+        "run the job that writes it (inputs: ingest.demo), or set lake.path",
+    )
 
 
 def _where(table: Table, region: str, first: date | None, last: date | None, job: str | None) -> str:
     """The predicate of what is replaced, on partition columns alone, so that no file is rewritten."""
     terms = [f"region = {_quoted(region)}"]
     if "date" not in table.partition_by and (first or last):
-        raise LakeError(f"table {table.name} is not partitioned by date: replace a whole region")
+        raise ValueError(f"table {table.name} is not partitioned by date: replace a whole region")
     if ("job" in table.partition_by) != (job is not None):
-        raise LakeError(
-            f"table {table.name} is partitioned by {', '.join(table.partition_by)}: name a job there, and only there"
+        raise ValueError(
+            f"table {table.name} is partitioned by {', '.join(table.partition_by)}: job is for such by job"
         )
     if first:
         terms.append(f"date >= DATE'{first.isoformat()}'")
@@ -193,8 +195,6 @@ def _retry(what: str, action: Callable[[], _Result]) -> _Result:
         except _CONFLICTS as e:
             if attempt == _ATTEMPTS:
                 raise
-            _log.warning(
-                "%s met another writer's commit (%s), attempt %d of %d", what, type(e).__name__, attempt, _ATTEMPTS
-            )
+            _log.warning("%s met another commit (%s), attempt %d of %d", what, type(e).__name__, attempt, _ATTEMPTS)
             time.sleep(random.uniform(0.5, 1.0) * 2**attempt)
     raise AssertionError("unreachable")

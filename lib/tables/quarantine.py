@@ -11,7 +11,7 @@ from typing import Any
 def quarantine_row(
     *, region: str, day: date, job: str, table: str, key: Mapping[str, Any], reason: str, remedy: str
 ) -> dict[str, Any]:
-    """One row of `quarantine`. `key` holds the columns that find the row in `table`; dates and times in it become ISO text.
+    """One row of `quarantine`. `key` holds the columns that find the row in `table`; dates in it become ISO text.
 
     Rows hold no clock time or run id, so that the same run twice quarantines the same rows.
     """
