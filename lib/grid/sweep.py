@@ -18,6 +18,8 @@ from lib.grid.simd import load, select, splat, sqrt, store
 
 LANES = 32
 CHUNK = 8
+IM = LANES
+"""A row of lanes holds 32 real parts, then 32 imaginary parts."""
 
 ACTIVE, CONVERGED, BAD_INPUT, EJECTED = 0, 1, 2, 3
 
@@ -25,145 +27,140 @@ _jit = njit(cache=True, error_model="numpy", nogil=True)
 
 
 @_jit
-def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, ae, af, poison):
-    """Currents at the start voltage, where all that does not depend on the snapshot is known: conj(s) w + k."""
+def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a, poison):
+    """Currents at the start voltage, where all that does not depend on the snapshot is known: conj(s) w + k.
+
+    Gathers the tile's powers into node order on the way.
+    """
     n_bus = p.shape[0]
     for i in range(first, last):
-        a, r = acc[i], row[i]
+        b, r = acc[i], row[i]
         wr, wi = weight[i, 0], weight[i, 1]
         kr, ki = splat(constant[i, 0]), splat(constant[i, 1])
-        if r >= n_bus:
-            for lane in range(0, LANES, CHUNK):
-                store(ae, a, lane, kr)
-                store(af, a, lane, ki)
-            continue
         for lane in range(0, LANES, CHUNK):
-            pl, ql = load(p, r, col + lane) * scale, load(q, r, col + lane) * scale
-            store(ae, a, lane, kr + pl * wr + ql * wi)
-            store(af, a, lane, ki + pl * wi - ql * wr)
+            pl, ql = splat(0.0), splat(0.0)
+            if r < n_bus:
+                pl, ql = load(p, r, col + lane), load(q, r, col + lane)
+            store(s, i, lane, pl)
+            store(s, i, IM + lane, ql)
+            pl, ql = pl * scale, ql * scale
+            store(a, b, lane, kr + pl * wr + ql * wi)
+            store(a, b, IM + lane, ki + pl * wi - ql * wr)
             store(poison, 0, lane, load(poison, 0, lane) + (pl * 0.0 + ql * 0.0))
 
 
 @_jit
-def _down(first, last, second, row, acc, depth, start, anc, up, chord, source, ci, v0, p, q, col, scale,
-          ce, cf, ge, gf, ve, vf, de, df, ae, af, peak, poison):  # fmt: skip
+def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0, scale, s, c, g, v, d, a, peak, poison):
     """Voltages of this iterate, their change, and the currents they draw."""
-    n_bus = p.shape[0]
     for i in range(first, last):
         k0, k1 = start[i], start[i + 1]
-        a, r, d, dp = acc[i], row[i], depth[i], depth[anc[k0]]
+        b, level, above = acc[i], depth[i], depth[anc[k0]]
         u0, u1, u2, u3 = up[k0, 0], up[k0, 1], up[k0, 2], up[k0, 3]
         c0, c1, s0, s1 = chord[i, 0], chord[i, 1], splat(source[i, 0]), splat(source[i, 1])
         z0, z1 = v0[i, 0], v0[i, 1]
         has_ci = ci[i, 0] != 0.0 or ci[i, 1] != 0.0
         for lane in range(0, LANES, CHUNK):
-            re, im = load(ve, dp, lane), load(vf, dp, lane)
-            e = load(ce, i, lane) - re * u0 - im * u1
-            f = load(cf, i, lane) - re * u2 - im * u3
+            re, im = load(v, above, lane), load(v, above, IM + lane)
+            e = load(c, i, lane) - re * u0 - im * u1
+            f = load(c, i, IM + lane) - re * u2 - im * u3
             for k in range(k0 + 1, k1):
-                b = depth[anc[k]]
-                re, im = load(ve, b, lane), load(vf, b, lane)
+                m = depth[anc[k]]
+                re, im = load(v, m, lane), load(v, m, IM + lane)
                 e = e - re * up[k, 0] - im * up[k, 1]
                 f = f - re * up[k, 2] - im * up[k, 3]
-            store(ve, d, lane, e)
-            store(vf, d, lane, f)
+            store(v, level, lane, e)
+            store(v, level, IM + lane, f)
             if second:
                 x, y = e - splat(z0), f - splat(z1)
             else:
-                re, im = load(de, dp, lane), load(df, dp, lane)
-                x = load(ge, i, lane) - re * u0 - im * u1
-                y = load(gf, i, lane) - re * u2 - im * u3
+                re, im = load(d, above, lane), load(d, above, IM + lane)
+                x = load(g, i, lane) - re * u0 - im * u1
+                y = load(g, i, IM + lane) - re * u2 - im * u3
                 for k in range(k0 + 1, k1):
-                    b = depth[anc[k]]
-                    re, im = load(de, b, lane), load(df, b, lane)
+                    m = depth[anc[k]]
+                    re, im = load(d, m, lane), load(d, m, IM + lane)
                     x = x - re * up[k, 0] - im * up[k, 1]
                     y = y - re * up[k, 2] - im * up[k, 3]
-                store(de, d, lane, x)
-                store(df, d, lane, y)
+                store(d, level, lane, x)
+                store(d, level, IM + lane, y)
             change = x * x + y * y
             old = load(peak, 0, lane)
             store(peak, 0, lane, select(change > old, change, old))
             store(poison, 0, lane, load(poison, 0, lane) + change * 0.0)
-            ar = s0 + e * c0 + f * c1
-            ai = s1 + e * c1 - f * c0
-            if r < n_bus:
-                pl, ql = load(p, r, col + lane) * scale, load(q, r, col + lane) * scale
-                g = splat(1.0) / (e * e + f * f)
-                ar = ar + (pl * e + ql * f) * g
-                ai = ai + (pl * f - ql * e) * g
+            pl, ql = load(s, i, lane) * scale, load(s, i, IM + lane) * scale
+            h = splat(1.0) / (e * e + f * f)
+            ar = s0 + e * c0 + f * c1 + (pl * e + ql * f) * h
+            ai = s1 + e * c1 - f * c0 + (pl * f - ql * e) * h
             if has_ci:  # conj(s |V| / V) = conj(s) V / |V|
-                g = splat(1.0) / sqrt(e * e + f * f)
-                ar = ar - (e * ci[i, 0] + f * ci[i, 1]) * g
-                ai = ai - (f * ci[i, 0] - e * ci[i, 1]) * g
-            store(ae, a, lane, ar)
-            store(af, a, lane, ai)
+                h = sqrt(h)
+                ar = ar - (e * ci[i, 0] + f * ci[i, 1]) * h
+                ai = ai - (f * ci[i, 0] - e * ci[i, 1]) * h
+            store(a, b, lane, ar)
+            store(a, b, IM + lane, ai)
 
 
 @_jit
-def _up(first, last, iterate, acc, start, anc, inverse, low, frozen, ce, cf, ge, gf, ae, af):
+def _up(first, last, iterate, acc, start, anc, inverse, low, frozen, c, g, a):
     """Eliminates the currents towards the roots. Frozen lanes keep their last right-hand side and its last change."""
     for i in range(last - 1, first - 1, -1):
         k0, k1 = start[i], start[i + 1]
-        a = acc[i]
+        b = acc[i]
         w0, w1, w2, w3 = inverse[i, 0], inverse[i, 1], inverse[i, 2], inverse[i, 3]
         for lane in range(0, LANES, CHUNK):
-            re, im = load(ae, a, lane), load(af, a, lane)
+            re, im = load(a, b, lane), load(a, b, IM + lane)
             x = re * w0 + im * w1
             y = re * w2 + im * w3
             if iterate > 1:
-                oe, of = load(ce, i, lane), load(cf, i, lane)
+                oe, of = load(c, i, lane), load(c, i, IM + lane)
                 if iterate > 3:
                     hold = load(frozen, 0, lane) > splat(0.0)
-                    store(ge, i, lane, select(hold, load(ge, i, lane), x - oe))
-                    store(gf, i, lane, select(hold, load(gf, i, lane), y - of))
+                    store(g, i, lane, select(hold, load(g, i, lane), x - oe))
+                    store(g, i, IM + lane, select(hold, load(g, i, IM + lane), y - of))
                     x, y = select(hold, oe, x), select(hold, of, y)
                 else:
-                    store(ge, i, lane, x - oe)
-                    store(gf, i, lane, y - of)
-            store(ce, i, lane, x)
-            store(cf, i, lane, y)
+                    store(g, i, lane, x - oe)
+                    store(g, i, IM + lane, y - of)
+            store(c, i, lane, x)
+            store(c, i, IM + lane, y)
             for k in range(k0, k1):
-                b = acc[anc[k]]
-                store(ae, b, lane, load(ae, b, lane) - x * low[k, 0] - y * low[k, 1])
-                store(af, b, lane, load(af, b, lane) - x * low[k, 2] - y * low[k, 3])
+                m = acc[anc[k]]
+                store(a, m, lane, load(a, m, lane) - x * low[k, 0] - y * low[k, 1])
+                store(a, m, IM + lane, load(a, m, IM + lane) - x * low[k, 2] - y * low[k, 3])
 
 
 @_jit
-def _write(n, row, depth, start, anc, up, chord, p, q, col, scale, ce, cf, ge, gf, ve, vf, de, df, keep, e_out, f_out, worst):
+def _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_out, f_out, worst):
     """Voltages of the last iterate in the network's row order, and the power mismatch they leave.
 
     The linear system holds exactly for the iterate, so its current mismatch is what the currents changed since the
     voltages before: conj(dV) (c - conj(S) / conj(V)^2), times |V|.
     """
-    n_bus = p.shape[0]
     nan = splat(np.nan)
     for i in range(n):
         k0, k1 = start[i], start[i + 1]
-        r, d = row[i], depth[i]
+        r, level = row[i], depth[i]
         c0, c1 = chord[i, 0], chord[i, 1]
         for lane in range(0, LANES, CHUNK):
-            e, f = load(ce, i, lane), load(cf, i, lane)
-            x, y = load(ge, i, lane), load(gf, i, lane)
+            e, f = load(c, i, lane), load(c, i, IM + lane)
+            x, y = load(g, i, lane), load(g, i, IM + lane)
             for k in range(k0, k1):
                 b = depth[anc[k]]
-                re, im = load(ve, b, lane), load(vf, b, lane)
+                re, im = load(v, b, lane), load(v, b, IM + lane)
                 e = e - re * up[k, 0] - im * up[k, 1]
                 f = f - re * up[k, 2] - im * up[k, 3]
-                re, im = load(de, b, lane), load(df, b, lane)
+                re, im = load(d, b, lane), load(d, b, IM + lane)
                 x = x - re * up[k, 0] - im * up[k, 1]
                 y = y - re * up[k, 2] - im * up[k, 3]
-            store(ve, d, lane, e)
-            store(vf, d, lane, f)
-            store(de, d, lane, x)
-            store(df, d, lane, y)
+            store(v, level, lane, e)
+            store(v, level, IM + lane, f)
+            store(d, level, lane, x)
+            store(d, level, IM + lane, y)
             m = e * e + f * f
-            tr, ti = splat(c0), splat(c1)
-            if r < n_bus:  # conj(S) / conj(V)^2 = conj(S) V^2 / |V|^4
-                pl, ql = load(p, r, col + lane) * scale, load(q, r, col + lane) * scale
-                g = splat(1.0) / (m * m)
-                sr, si = (e * e - f * f) * g, (e * f * 2.0) * g
-                tr = tr - (pl * sr + ql * si)
-                ti = ti - (pl * si - ql * sr)
+            pl, ql = load(s, i, lane) * scale, load(s, i, IM + lane) * scale
+            h = splat(1.0) / (m * m)  # conj(S) / conj(V)^2 = conj(S) V^2 / |V|^4
+            sr, si = (e * e - f * f) * h, (e * f * 2.0) * h
+            tr = splat(c0) - (pl * sr + ql * si)
+            ti = splat(c1) - (pl * si - ql * sr)
             miss = m * (x * x + y * y) * (tr * tr + ti * ti)
             old = load(worst, 0, lane)
             store(worst, 0, lane, select(miss > old, miss, old))
@@ -217,11 +214,9 @@ def solve_tiles(elimination, factors, p, q, scale, tolerance, max_iterations, fi
     inverse, low, up, chord, source, ci, v0, weight, constant = factors
     n = len(row)
     n_depth, n_acc = depth.max() + 1, acc.max() + 1
-    ce, cf = np.empty((n, LANES)), np.empty((n, LANES))
-    ge, gf = np.zeros((n, LANES), np.float32), np.zeros((n, LANES), np.float32)
-    ve, vf = np.zeros((n_depth, LANES)), np.zeros((n_depth, LANES))
-    de, df = np.zeros((n_depth, LANES)), np.zeros((n_depth, LANES))
-    ae, af = np.zeros((n_acc, LANES)), np.zeros((n_acc, LANES))
+    # Powers, eliminated right-hand sides and their last change by node; voltages and their change by depth; accumulators.
+    s, c, g = np.empty((n, 2 * LANES), p.dtype), np.empty((n, 2 * LANES)), np.zeros((n, 2 * LANES), np.float32)
+    v, d, a = np.zeros((n_depth, 2 * LANES)), np.zeros((n_depth, 2 * LANES)), np.zeros((n_acc, 2 * LANES))
     peak, poison, frozen = np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES))
     keep, worst = np.zeros((1, LANES)), np.zeros((1, LANES))
     last_peak, last_ratio = np.zeros(LANES), np.zeros(LANES)
@@ -243,19 +238,19 @@ def solve_tiles(elimination, factors, p, q, scale, tolerance, max_iterations, fi
             peak[:] = 0.0
             for lane in range(LANES):
                 frozen[0, lane] = 0.0 if state[lane] == ACTIVE else 1.0
-            for s in range(len(segment)):
-                first, last = segment[s, 0], segment[s, 1]
-                if segment[s, 2] == 1:
-                    _up(first, last, iterate, acc, start, anc, inverse, low, frozen, ce, cf, ge, gf, ae, af)
+            for k in range(len(segment)):
+                first, last = segment[k, 0], segment[k, 1]
+                if segment[k, 2] == 1:
+                    _up(first, last, iterate, acc, start, anc, inverse, low, frozen, c, g, a)
                 elif iterate == 1:
-                    _down_first(first, last, row, acc, p, q, col, scale, weight, constant, ae, af, poison)
+                    _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a, poison)
                 else:
-                    _down(first, last, iterate == 2, row, acc, depth, start, anc, up, chord, source, ci, v0, p, q, col, scale,
-                          ce, cf, ge, gf, ve, vf, de, df, ae, af, peak, poison)  # fmt: skip
+                    _down(first, last, iterate == 2, acc, depth, start, anc, up, chord, source, ci, v0, scale,
+                          s, c, g, v, d, a, peak, poison)  # fmt: skip
             active = _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, poison, state, iterations)
         for lane in range(LANES):
             keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
         worst[:] = 0.0
-        _write(n, row, depth, start, anc, up, chord, p, q, col, scale, ce, cf, ge, gf, ve, vf, de, df, keep, e_tile, f_tile, worst)
+        _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_tile, f_tile, worst)
         for lane in range(LANES):
             mismatch_out[col + lane] = np.sqrt(worst[0, lane]) if state[lane] == CONVERGED else np.nan
