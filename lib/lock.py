@@ -19,7 +19,7 @@ def job_lock(folder: Path, job: str, run_id: str) -> Iterator[None]:
     """Hold <folder>/<job>.lock. Raises AlreadyRunning, naming the holder, if another process has it.
 
     The operating system drops the lock when the process dies, however it dies. It holds among the processes that see
-    `folder`: where a lake lies behind a URI (hdfs://, s3a://), the scheduler must not start a job on two machines, and if
+    `folder`. Where a lake lies behind a URI (hdfs://, s3a://), the scheduler must not start a job on two machines; if
     it does, Delta's commit conflicts keep the tables whole.
     """
     folder.mkdir(parents=True, exist_ok=True)

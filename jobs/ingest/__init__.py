@@ -1,0 +1,1 @@
+"""Jobs that bring source systems into the lake."""
