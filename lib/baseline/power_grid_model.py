@@ -68,9 +68,7 @@ class BatchModel:
             "p_specified": np.multiply(p_mw[self.loaded].T, scale, order="C", dtype=np.float64),
             "q_specified": np.multiply(q_mvar[self.loaded].T, scale, order="C", dtype=np.float64),
         }
-        ids = self.input[pgm.ComponentType.sym_load]["id"]
-        columns["id"] = np.broadcast_to(ids, columns["p_specified"].shape).copy()
-        return {pgm.ComponentType.sym_load: columns}
+        return {pgm.ComponentType.sym_load: columns}  # every load in input order: ids may be left out, which is faster
 
     def run(
         self,
