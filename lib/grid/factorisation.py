@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg
 from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import breadth_first_order
@@ -135,7 +136,9 @@ def factorise(network: Network) -> Factorisation:
     plain = _numeric(elimination, diagonal, lower, upper, np.zeros(elimination.n, dtype=complex))
     _check(plain, elimination, inner, source, network)
     voltage = _typical_voltage(plain, elimination, s, source)
-    if voltage is None:  # no solution at the typical load: start from no load instead
+    if len(network.pv_row):  # Newton's start: what generators hold, at angles from active power alone
+        voltage, s = _linear_start(network, rows)[order], np.zeros_like(s)
+    elif voltage is None:  # no solution at the typical load: start from no load instead
         voltage, s = _solve_complex(plain, elimination, source), np.zeros_like(s)
     chord = np.conj(s) / np.conj(voltage) ** 2
     inverse, low, up = _numeric(elimination, diagonal, lower, upper, chord)
@@ -376,6 +379,31 @@ def _typical_voltage(factors, e: Elimination, s, source) -> NDArray[np.complex12
         if change < 1e-9:
             return v
     return None
+
+
+def _linear_start(network: Network, rows: NDArray[np.int64]) -> NDArray[np.complex128]:
+    """(len(rows),) set-points at generators, 1 pu elsewhere; angles of the linear ("DC") power flow at the typical load."""
+    f, t, y = network.branch_from, network.branch_to, network.branch_y_pu
+    turn = np.angle(y[:, 0, 1] * np.conj(y[:, 1, 0])) / 2
+    series = -y[:, 0, 1] * np.exp(-1j * turn)
+    # A turn is known up to half a circle; with any turn at all the branch is a transformer, and those are inductive.
+    series_is_negative = (np.abs(turn) > 1e-9) & (series.imag > 0)
+    turn = np.where(series_is_negative, turn + np.pi, turn)
+    reactance = (1.0 / np.where(series == 0, 1.0, series)).imag
+    coupled = (series != 0) & (reactance != 0)
+    b = np.where(coupled, np.where(series_is_negative, -1.0, 1.0) / np.where(coupled, reactance, 1.0), 0.0)
+    n = network.n_row
+    matrix = sp.csr_matrix((np.concatenate([b, -b, b, -b]), (np.r_[f, f, t, t], np.r_[f, t, t, f])), shape=(n, n))
+    power = network.s_typical_mva.real.copy() if len(network.s_typical_mva) else np.zeros(n)
+    np.add.at(power, network.pv_row, network.pv_p_mw)
+    np.add.at(power, f, b * turn)
+    np.add.at(power, t, -b * turn)
+    angle = np.zeros(n)
+    angle[network.fixed_row] = np.angle(network.fixed_v_pu)
+    angle[rows] = sp.linalg.spsolve(matrix[rows][:, rows].tocsc(), (power - matrix @ angle)[rows])
+    magnitude = np.ones(n)
+    magnitude[network.pv_row] = network.pv_vm_pu
+    return (magnitude * np.exp(1j * np.nan_to_num(angle)))[rows]
 
 
 def _check(factors, e: Elimination, y: sp.csr_matrix, source, network: Network) -> None:

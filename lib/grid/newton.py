@@ -47,29 +47,30 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
     pv_q = np.stack([network.pv_q_min_mvar[live], network.pv_q_max_mvar[live]])
     pv_node = pv_node[live]
     start = factors.start_voltage[:, 0] + 1j * factors.start_voltage[:, 1]
-    if len(pv_node):  # unloaded lines would lift the start far above what generators hold
-        magnitude = np.ones(el.n)
-        magnitude[pv_node] = pv_vm
-        start = magnitude * start / np.abs(start)
     structure = (el.start, el.ancestor, factors.y_diagonal, factors.y_lower, factors.y_upper)
+    starts = [start]
+    if len(pv_node):  # where the linear start misleads (negative resistances of equivalents), a flat one may not
+        starts.append(np.abs(start) * np.exp(1j * np.angle(network.fixed_v_pu[0])))
 
-    for at in range(0, len(snapshots), WIDTH):
-        lanes = snapshots[at : at + WIDTH]
-        pick = np.resize(lanes, WIDTH)
-        pn, qn = np.zeros((el.n, WIDTH)), np.zeros((el.n, WIDTH))
-        pn[visible] = p[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
-        qn[visible] = q[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
-        pn[pv_node] += pv_p[:, None]
-        e, f = (np.repeat(a[:, None], WIDTH, axis=1) for a in (np.ascontiguousarray(start.real), np.ascontiguousarray(start.imag)))
-        done, steps, worst = _newton(
-            structure, factors.source_current, factors.constant_current, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance
-        )
-        for k, s in enumerate(lanes):
-            flow.status[s] = SlotStatus.NEWTON if done[k] else SlotStatus.DIVERGED
-            flow.iterations[s] += steps[k]
-            flow.max_mismatch_mva[s] = worst[k] if done[k] else np.nan
-            flow.e[s // LANES, el.row, s % LANES] = e[:, k]
-            flow.f[s // LANES, el.row, s % LANES] = f[:, k]
+    for begin in starts:
+        for at in range(0, len(snapshots), WIDTH):
+            lanes = snapshots[at : at + WIDTH]
+            pick = np.resize(lanes, WIDTH)
+            pn, qn = np.zeros((el.n, WIDTH)), np.zeros((el.n, WIDTH))
+            pn[visible] = p[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
+            qn[visible] = q[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
+            pn[pv_node] += pv_p[:, None]
+            e, f = (np.ascontiguousarray(np.repeat(a[:, None], WIDTH, axis=1)) for a in (begin.real, begin.imag))
+            done, steps, worst = _newton(
+                structure, factors.source_current, factors.constant_current, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance
+            )
+            for k, s in enumerate(lanes):
+                flow.status[s] = SlotStatus.NEWTON if done[k] else SlotStatus.DIVERGED
+                flow.iterations[s] += steps[k]
+                flow.max_mismatch_mva[s] = worst[k] if done[k] else np.nan
+                flow.e[s // LANES, el.row, s % LANES] = e[:, k]
+                flow.f[s // LANES, el.row, s % LANES] = f[:, k]
+        snapshots = snapshots[flow.status[snapshots] == SlotStatus.DIVERGED]
 
 
 @_jit
@@ -245,8 +246,14 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
             change = a * a + b * b
             biggest = select(change > biggest, change, biggest)
             poison = poison + change * 0.0
-            store(e, i, 0, select(on, load(e, i, 0) + a, load(e, i, 0)))
-            store(f, i, 0, select(on, load(f, i, 0) + b, load(f, i, 0)))
+            # The step as a growth and a turn (Cayley's form of the rotation): angles may be large, magnitudes stay.
+            re, im = load(e, i, 0), load(f, i, 0)
+            g = splat(1.0) / (re * re + im * im)
+            grow, turn = (a * re + b * im) * g + 1.0, (b * re - a * im) * g * 0.5
+            h = grow / (turn * turn + 1.0)
+            c, t = (splat(1.0) - turn * turn) * h, turn * h * 2.0
+            store(e, i, 0, select(on, re * c - im * t, re))
+            store(f, i, 0, select(on, re * t + im * c, im))
         store(peak, 0, 0, biggest + poison)
         settled = False
         for lane in range(WIDTH):
