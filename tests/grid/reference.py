@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
-from lib.grid.network import Network
+from lib.grid.network import BRANCH_KINDS, Network
 
 
 def admittance(network: Network) -> sp.csr_array:
@@ -32,7 +34,7 @@ def solve_reference(
 ) -> NDArray[np.complex128]:
     """Complex voltages (n_row,), NaN without an external grid, for injections (n_bus,).
 
-    Newton in polar coordinates from the external grids' mean voltage. Q limits as in pandapower: what violates one
+    Newton in polar coordinates from the external grids' mean voltage and the angles of a DC power flow. Q limits as in pandapower: what violates one
     becomes a constant-power bus at it and stays so; then the whole is solved again.
     """
     live = np.flatnonzero(energised(network))
@@ -49,13 +51,9 @@ def solve_reference(
     pv, setpoint = place[network.pv_row[here]], network.pv_vm_pu[here]
     low, high = network.pv_q_min_mvar[here], network.pv_q_max_mvar[here]
 
-    # The angle of the no-load voltage is a start that phase-shifting transformers do not spoil.
-    free = np.setdiff1d(np.arange(len(live)), fixed)
-    v = np.ones(len(live), dtype=complex)
-    v[fixed] = network.fixed_v_pu
-    v[free] = splu(y[free][:, free]).solve(-y[free][:, fixed] @ network.fixed_v_pu) if len(free) else 0
-    v = np.abs(network.fixed_v_pu).mean() * v / np.abs(v)
-    v[pv] = setpoint * v[pv] / np.abs(v[pv])
+    v = np.exp(1j * _start_angle(network, s.real, live, place, fixed))
+    v *= np.abs(network.fixed_v_pu).mean()
+    v[pv] *= setpoint / np.abs(v[pv])
     v[fixed] = network.fixed_v_pu
 
     while True:
@@ -70,6 +68,30 @@ def solve_reference(
     result = np.full(network.n_row, np.nan, dtype=complex)
     result[live] = v
     return result
+
+
+def _start_angle(network, p, live, place, fixed):  # type: ignore[no-untyped-def]
+    """Angles (len(live),) of the network's series impedances alone: at no load, which holds the phase shifts, plus DC flow."""
+    series = np.sqrt(network.branch_y_pu[:, 0, 1] * network.branch_y_pu[:, 1, 0])
+    # Of the two roots the inductive one in transformers (which may shift by more than 90 degrees), else -y_ft.
+    wound = (network.branch_kind == BRANCH_KINDS.index("trafo")) | (network.branch_kind == BRANCH_KINDS.index("trafo3w"))
+    other = np.where(wound, series.imag > 0, (series * network.branch_y_pu[:, 0, 1].conj()).real > 0)
+    series = np.where(other, -series, series)
+    y = network.branch_y_pu.copy()
+    y[:, 0, 0] = y[:, 1, 1] = series
+    bare = dataclasses.replace(network, branch_y_pu=y, y_shunt_pu=np.zeros(network.n_row, dtype=complex))
+    y = admittance(bare)[live][:, live].tocsc()
+    free = np.setdiff1d(np.arange(len(live)), fixed)
+    v = np.ones(len(live), dtype=complex)
+    v[fixed] = network.fixed_v_pu
+    if not len(free):
+        return np.angle(v)
+    v[free] = splu(y[free][:, free]).solve(-y[free][:, fixed] @ network.fixed_v_pu)
+    v /= np.abs(v)
+    flow = -(sp.diags_array(v.conj()) @ y @ sp.diags_array(v)).imag.tocsc()
+    angle = np.angle(v)
+    angle[free] += splu(flow[free][:, free]).solve(p[free])
+    return angle
 
 
 def _newton(y, s, current, v, fixed, pv, tolerance):  # type: ignore[no-untyped-def]
