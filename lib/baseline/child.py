@@ -1,7 +1,8 @@
 """Run a command as a child, watch the memory of its process tree from outside, and cap it for real where asked.
 
-The cap is a control group (version 1 or 2) over the whole tree where this machine lets us make one, else a data limit on
-each process (RLIMIT_DATA). A peak is Linux's own high-water mark of resident memory (VmHWM), read while the processes live.
+The cap is a control group (version 1 or 2) over the whole tree where this machine lets us make one, else a data limit
+on each process (RLIMIT_DATA). A peak is Linux's own high-water mark of resident memory (VmHWM), read while the
+processes live.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ def _cgroup(cap_bytes: int) -> Iterator[Path | None]:
     """A control group with that memory limit and no swap; None where the machine does not let us make one."""
     name = f"gridsink-{os.getpid()}-{time.monotonic_ns()}"
     if (CGROUP_ROOT / "memory").is_dir():
-        group, limits = CGROUP_ROOT / "memory" / name, {"memory.limit_in_bytes": cap_bytes, "memory.memsw.limit_in_bytes": cap_bytes}
+        group = CGROUP_ROOT / "memory" / name
+        limits = {"memory.limit_in_bytes": cap_bytes, "memory.memsw.limit_in_bytes": cap_bytes}
     else:
         group, limits = CGROUP_ROOT / name, {"memory.max": cap_bytes, "memory.swap.max": 0}
     try:

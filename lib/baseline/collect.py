@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lib.grid.network import Network
-from lib.tables.tiles import Slot, decode, decode_status
+from lib.tables.tiles import LANES, Slot, decode, decode_status
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,32 +22,45 @@ if TYPE_CHECKING:
     from lib.tables import Lake
 
 KEY = ("region", "date", "network_id", "network_version")
+ROWS_PER_BATCH = 64
+"""A row holds a megabyte, and an Arrow batch of binary values no more than two gigabytes."""
 NetworkKey = tuple[str, str, int]
+DayKey = tuple[str, date, str, int]
 
 
 @dataclass(frozen=True)
 class NetworkDay:
-    """The snapshots of one network and day, in slot order, without padding and missing slots."""
+    """The tiles of one network and day, side by side in slot order."""
 
     region: str
     date: date
     network_id: str
     network_version: int
     network: Network
-    slot: NDArray[np.int32]
-    """(n_snapshot,) slot within the day"""
-    interval_s: int
+    first_slot: NDArray[np.int32]
+    """(n_tile,)"""
+    used: NDArray[np.bool_]
+    """(n_tile * 32,) neither missing nor padding"""
     p_kw: NDArray[np.float32]
-    """(n_bus, n_snapshot) net injection, generation positive"""
+    """(n_bus, n_tile * 32) net injection, generation positive"""
     q_kvar: NDArray[np.float32]
 
     @property
-    def n_snapshot(self) -> int:
-        return len(self.slot)
+    def key(self) -> DayKey:
+        return self.region, self.date, self.network_id, self.network_version
 
     @property
-    def bus_snapshots(self) -> int:
-        return self.network.n_bus * self.n_snapshot
+    def network_key(self) -> NetworkKey:
+        return self.region, self.network_id, self.network_version
+
+    @property
+    def slot(self) -> NDArray[np.int32]:
+        """(n_tile * 32,) slot within the day."""
+        return (self.first_slot[:, None] + np.arange(LANES, dtype=np.int32)).ravel().astype(np.int32)
+
+    @property
+    def n_snapshot(self) -> int:
+        return int(self.used.sum())
 
 
 @dataclass(frozen=True)
@@ -59,39 +72,41 @@ class Collected:
     bytes_to_driver: int
     """Arrow bytes of tiles and networks, as they arrived"""
 
-    def network_days(self) -> Iterator[NetworkDay]:
-        """In key order. Raises ValueError where a tile names a network that is not in the lake."""
-        order = pc.sort_indices(self.tiles, [(name, "ascending") for name in (*KEY, "first_slot")])
-        keys = self.tiles.select(KEY).take(order).to_pylist()
-        begin = 0
-        for end in range(1, len(keys) + 1):
-            if end == len(keys) or keys[end] != keys[begin]:
-                # one network-day at a time: the tiles are not held twice
-                yield self._network_day(self.tiles.take(order[begin:end]))
-                begin = end
+    @cached_property
+    def rows(self) -> dict[DayKey, list[int]]:
+        """Rows of `tiles` per network-day, both in key order."""
+        keys = self.tiles.select([*KEY, "first_slot"]).to_pylist()
+        rows: dict[DayKey, list[int]] = {}
+        for row in sorted(range(len(keys)), key=lambda i: tuple(keys[i].values())):
+            rows.setdefault(tuple(keys[row].values())[:-1], []).append(row)
+        return rows
 
-    def _network_day(self, tiles: pa.Table) -> NetworkDay:
-        rows = tiles.to_pylist()
-        first = rows[0]
-        key = (first["region"], first["network_id"], first["network_version"])
-        if key not in self.networks:
-            raise ValueError(f"snapshot_tile {first['date']}: network {key} is not in table network")
-        network = self.networks[key]
-        status = np.concatenate([decode_status(row["slot_status"]) for row in rows])
-        slot = np.concatenate([row["first_slot"] + np.arange(32, dtype=np.int32) for row in rows])
-        valid = status == Slot.VALID
-        p, q = (
-            np.concatenate([decode(row[name], network.n_bus) for row in rows], axis=1)[:, valid]
-            for name in ("p_kw", "q_kvar")
-        )
-        return NetworkDay(*(first[name] for name in KEY), network, slot[valid], first["interval_s"], p, q)
+    def used(self, key: DayKey) -> NDArray[np.bool_]:
+        """(n_tile * 32,) slots of a network-day that are neither missing nor padding."""
+        status = self.tiles["slot_status"]
+        return np.concatenate([decode_status(status[row].as_buffer()) for row in self.rows[key]]) == Slot.VALID
+
+    def network_days(self) -> Iterator[NetworkDay]:
+        """In key order, one at a time. Raises ValueError where a tile names a network that is not in the lake."""
+        for key, rows in self.rows.items():
+            region, date, network_id, version = key
+            if (region, network_id, version) not in self.networks:
+                raise ValueError(f"snapshot_tile {region} {date}: table network has no {network_id} version {version}")
+            network = self.networks[region, network_id, version]
+            first_slot = np.array([self.tiles["first_slot"][row].as_py() for row in rows], np.int32)
+            p, q = (self._matrix(name, rows, network.n_bus) for name in ("p_kw", "q_kvar"))
+            yield NetworkDay(*key, network, first_slot, self.used(key), p, q)
+
+    def _matrix(self, name: str, rows: list[int], n_bus: int) -> NDArray[np.float32]:
+        column = self.tiles[name]
+        return np.concatenate([decode(column[row].as_buffer(), n_bus) for row in rows], axis=1)
 
 
 def collect(
     spark: SparkSession, lake: Lake, *, regions: Sequence[str] = (), first: date | None = None, last: date | None = None
 ) -> Collected:
     """All tiles of the regions (default: all) and days first..last to the driver, by Spark's own Arrow collect."""
-    columns = [*KEY, "first_slot", "interval_s", "p_kw", "q_kvar", "slot_status"]
+    columns = [*KEY, "first_slot", "p_kw", "q_kvar", "slot_status"]
     tiles = lake.read(spark, "snapshot_tile").select(*columns)
     networks = lake.read(spark, "network").select("region", "network_id", "network_version", "content")
     if regions:
@@ -100,6 +115,7 @@ def collect(
         tiles = tiles.where(tiles.date >= first)
     if last is not None:
         tiles = tiles.where(tiles.date <= last)
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(ROWS_PER_BATCH))
     tile_table, network_table = tiles.toArrow(), networks.toArrow()
     return Collected(
         tiles=tile_table,

@@ -20,7 +20,7 @@ class PandapowerLoop:
     """A pandapower net whose injections are set bus by bus from snapshots."""
 
     def __init__(self, net: Any, network: Network) -> None:
-        """`net`: the source of `network`; a copy of it is used, with one load per bus in place of its own injections."""
+        """`net`: the source of `network`; a copy is used, with one load per bus in place of its own injections."""
         self.net = copy.deepcopy(net)
         for table in INJECTING:
             if table in self.net and len(self.net[table]):
@@ -29,7 +29,7 @@ class PandapowerLoop:
         pp.create_loads(self.net, buses=self.bus_ids, p_mw=0.0, q_mvar=0.0)
 
     def solve(self, p_mw: NDArray[Any], q_mvar: NDArray[Any], *, tolerance_mva: float = 1e-8) -> NDArray[np.float64]:
-        """vm_pu (n_bus, n_snapshot) for injections of that shape, generation positive; NaN where runpp does not converge."""
+        """vm_pu (n_bus, n_snapshot) for injections of that shape, generation positive; NaN where runpp finds none."""
         vm_pu = np.full(p_mw.shape, np.nan)
         for t in range(p_mw.shape[1]):
             self.net.load["p_mw"] = -np.asarray(p_mw[:, t], float)
@@ -40,10 +40,3 @@ class PandapowerLoop:
                 continue
             vm_pu[:, t] = self.net.res_bus["vm_pu"].reindex(self.bus_ids).to_numpy()
         return vm_pu
-
-
-def rebuild_net(simbench_code: str) -> Any:
-    """The pandapower net a region of the demo lake was made from."""
-    import simbench
-
-    return simbench.get_simbench_net(simbench_code)

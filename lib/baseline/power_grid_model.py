@@ -1,13 +1,13 @@
 """power-grid-model as an engine: the same admittances, its batch calculation, its own data layout.
 
-Its input is built from the network's admittances, not from element tables, so that both engines solve the same equations
-to the last bit of the parameters. Model: https://power-grid-model.readthedocs.io (components `generic_branch`, `source`).
+Its input is built from the network's admittances, not from element tables, so that both engines solve the same
+equations. Model: https://power-grid-model.readthedocs.io (components `generic_branch`, `source`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import power_grid_model as pgm
@@ -43,8 +43,8 @@ class Voltages:
 class BatchModel:
     """A `Network` as a power-grid-model, ready for batches.
 
-    Raises UnsupportedNetworkError for voltage-controlled generators, constant-current load shares and branches that are not
-    a pi two-port with a complex ratio.
+    Raises UnsupportedNetworkError for voltage-controlled generators, constant-current load shares and branches that are
+    not a pi two-port with a complex ratio.
     """
 
     def __init__(self, network: Network, loaded: NDArray[np.bool_] | None = None) -> None:
@@ -80,7 +80,7 @@ class BatchModel:
         threads: int = -1,
         angles: bool = False,
     ) -> dict[str, NDArray[np.float64]]:
-        """The bare calculation: columns `u_pu` (and `u_angle`), each (n_snapshot, n_row), as power-grid-model gives them.
+        """The bare calculation: columns `u_pu` (and `u_angle`), each (n_snapshot, n_row), as the library gives them.
 
         `tolerance` is the change of U between iterates, in pu; `threads` -1 is sequential, 0 all hardware threads.
         """
@@ -94,7 +94,7 @@ class BatchModel:
             output_component_types={pgm.ComponentType.node: wanted},
             continue_on_batch_error=True,
         )
-        return result[pgm.ComponentType.node]
+        return cast("dict[str, NDArray[np.float64]]", result[pgm.ComponentType.node])
 
     def solve(self, p_mw: NDArray[Any], q_mvar: NDArray[Any], **options: Any) -> Voltages:
         """Injections (n_bus, n_snapshot) to voltages; options as in `run`."""
@@ -115,7 +115,8 @@ def _refuse(network: Network) -> None:
     where = f" in {network.source}" if network.source else ""
     if len(network.pv_row):
         raise UnsupportedNetworkError(
-            f"voltage-controlled generator at row {int(network.pv_row[0])}{where}: power-grid-model is given constant power only"
+            f"voltage-controlled generator at row {int(network.pv_row[0])}{where}: "
+            "power-grid-model is given constant power only"
         )
     current = np.flatnonzero(network.s_constant_current_mva)
     if len(current):
@@ -163,11 +164,12 @@ def _input(network: Network, loaded: NDArray[np.bool_]) -> dict[Any, Any]:
     shunts["node"] = shunt_row
     shunts["status"] = 1
     shunts["g1"], shunts["b1"] = y_siemens.real, y_siemens.imag
-    return {kind.node: nodes, kind.generic_branch: branches, kind.source: sources, kind.sym_load: loads, kind.shunt: shunts}
+    components = (nodes, branches, sources, loads, shunts)
+    return dict(zip((kind.node, kind.generic_branch, kind.source, kind.sym_load, kind.shunt), components, strict=True))
 
 
 def _branches(network: Network) -> tuple[NDArray[Any], NDArray[np.complex128]]:
-    """Every two-port as pi behind a complex ratio N at its from side, and what its from end has beyond that (n_row,) pu.
+    """Every two-port as pi behind a complex ratio N at its from side; what its from end has beyond that (n_row,), pu.
 
     With Y the two-port and ys, ysh the pi's series and total shunt admittance (power-grid-model, `generic_branch`):
     Y11 = (ys + ysh/2)/|N|^2, Y12 = -ys/conj(N), Y21 = -ys/N, Y22 = ys + ysh/2.
@@ -177,8 +179,8 @@ def _branches(network: Network) -> tuple[NDArray[Any], NDArray[np.complex128]]:
     odd = np.flatnonzero(~np.isclose(np.abs(y12), np.abs(y21), rtol=1e-9, atol=0.0) | (y12 == 0.0))
     if len(odd):
         raise UnsupportedNetworkError(
-            f"branch {int(odd[0])} (element {int(network.branch_element[odd[0]])}) of {network.source or 'the network'} is no "
-            "pi two-port with a complex ratio"
+            f"branch {int(odd[0])} (element {int(network.branch_element[odd[0]])}) of "
+            f"{network.source or 'the network'} is no pi two-port with a complex ratio"
         )
     ratio = np.sqrt(np.abs(y22 / y11)) * np.exp(0.5j * np.angle(y12 / y21))
     series = -y21 * ratio

@@ -14,7 +14,8 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 <html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-table { border-collapse: collapse; margin: .8rem 0 } th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left }
+table { border-collapse: collapse; margin: .8rem 0 }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left }
 td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100% } .note { color: #555 }
 </style></head><body>
 <h1>{{ title }}</h1>
@@ -24,7 +25,9 @@ td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-wi
 {% endfor %}
 {% if section.rows %}
 <table><thead><tr>{% for name in section.rows[0] %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in section.rows %}<tr>{% for value in row.values() %}<td{% if value is number %} class="number"{% endif %}>{{ shown(value) }}</td>{% endfor %}</tr>
+{% for row in section.rows %}<tr>
+{% for value in row.values() %}<td{% if value is number %} class="number"{% endif %}>{{ shown(value) }}</td>{% endfor %}
+</tr>
 {% endfor %}</tbody></table>
 {% endif %}
 {% for name, png in section.pictures.items() %}<img alt="{{ name }}" src="data:image/png;base64,{{ encoded(png) }}">

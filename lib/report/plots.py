@@ -15,7 +15,7 @@ NOTE_COLOUR = "#b0bec5"
 def bars(
     values: Mapping[str, float | None], *, title: str, unit: str, log: bool = False, pale: Sequence[str] = ()
 ) -> bytes:
-    """One horizontal bar per label with its value written beside it, None as "not measured"; `pale` bars are set apart."""
+    """One horizontal bar per label, its value beside it, None as "not measured"; `pale` bars are set apart."""
     figure = Figure(figsize=(7.2, 0.9 + 0.42 * len(values)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

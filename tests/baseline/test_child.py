@@ -18,7 +18,8 @@ def hog(mib: int, seconds: float = 0.5) -> list[str]:
 
 def test_peak_is_the_childs_own() -> None:
     report = child.run(hog(200))
-    assert report.finished and report.reason == "finished"
+    assert report.finished
+    assert report.reason == "finished"
     assert "kept" in report.tail
     assert 200 * MIB < report.driver_bytes < 300 * MIB
 
@@ -44,7 +45,8 @@ def test_failure_is_told_from_lack_of_memory() -> None:
 
 def test_time_limit_ends_the_child() -> None:
     report = child.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.5)
-    assert report.timed_out and report.reason == "ran out of time"
+    assert report.timed_out
+    assert report.reason == "ran out of time"
     assert report.seconds < 30
 
 
