@@ -410,14 +410,12 @@ def _check(factors, e: Elimination, y: sp.csr_matrix, source, network: Network) 
     """Elimination is not pivoted, so what it yields is held against the matrix."""
     if not e.n:
         return
-    inverse = factors[0]
-    bad = ~np.isfinite(inverse).all(axis=1)
     x = _solve_complex(factors, e, source)
-    residual = np.abs(y @ x - source)
-    scale = abs(y) @ np.abs(x) + np.abs(source) + 1e-300
-    bad |= ~(residual <= _RESIDUAL_LIMIT * scale)
+    residual = np.abs(y @ x - source) / (abs(y) @ np.abs(x) + np.abs(source) + 1e-300)
+    broken = ~np.isfinite(factors[0]).all(axis=1)
+    bad = broken if broken.any() else ~(residual <= _RESIDUAL_LIMIT)
     if bad.any():
-        row = int(e.row[np.flatnonzero(bad)[0]])
+        row = int(e.row[np.flatnonzero(bad)[-1]])  # the one eliminated first: the others caught it from there
         name = f"bus {network.bus_ids[row]}" if row < network.n_bus else f"hidden row {row}"
         raise SingularNetworkError(
             f"the admittance matrix of {network.source or 'the network'} is singular at {name}: look for impedances that "

@@ -21,6 +21,9 @@ CHUNK = 8
 IM = LANES
 """A row of lanes holds 32 real parts, then 32 imaginary parts."""
 
+SAFETY = 1.25
+"""The contraction seen so far may still grow a little towards its limit."""
+
 ACTIVE, CONVERGED, BAD_INPUT, EJECTED = 0, 1, 2, 3
 
 _jit = njit(cache=True, error_model="numpy", nogil=True)
@@ -189,7 +192,8 @@ def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, pois
             ratio = change / last_peak[lane] if last_peak[lane] > 0.0 else 0.0
             rho = max(ratio, last_ratio[lane])
             last_ratio[lane] = ratio
-            if rho < 1.0 and change * rho * rho <= tolerance * (1.0 - rho):
+            safe = SAFETY * rho
+            if safe < 1.0 and change * safe * safe <= tolerance * (1.0 - safe):
                 state[lane] = CONVERGED
             elif rho >= 0.95 or change * rho ** (max_iterations - iterate + 2.0) > tolerance * (1.0 - rho):
                 state[lane] = EJECTED
