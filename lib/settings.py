@@ -86,6 +86,12 @@ class SolveSettings(Group):
         return self
 
 
+class BaselineSettings(Group):
+    sample_snapshots: int = Field(
+        8, ge=1, description="snapshots per network that pandapower's loop solves; its time is scaled to all of them"
+    )
+
+
 class SparkSettings(Group):
     master: str = Field("local[*]", description="Spark master: local[*], spark://…, yarn or k8s://…")
     deploy_mode: typing.Literal["client", "cluster"] = Field("client", description="where the driver runs")
@@ -108,6 +114,7 @@ class Settings(BaseSettings):
     regions: dict[str, RegionSettings] = {}
     demo: DemoSettings = DemoSettings()
     solve: SolveSettings = SolveSettings()
+    baseline: BaselineSettings = BaselineSettings()
     spark: SparkSettings = SparkSettings()
     max_quarantine: int = Field(0, ge=0, description="quarantined rows a run may have; above it the exit code is 3")
 
