@@ -1,0 +1,43 @@
+"""Compiles every kernel into Numba's cache: `python -m lib.grid.warm`. Workers then load machine code instead of compiling."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.grid.network import Network
+from lib.grid.powerflow import LANES, SlotStatus, solve
+from lib.grid.summary import Limits, Summariser
+
+
+def two_bus_network() -> Network:
+    """One line with a rating, feeding one bus."""
+    none, nowhere = np.zeros(0), np.zeros(0, dtype=np.int64)
+    y = 1 / (0.02 + 0.01j)
+    return Network(
+        bus_ids=np.arange(2), member_bus=np.arange(2), member_row=np.arange(2), vn_kv=np.full(2, 0.4),
+        y_shunt_pu=np.zeros(2, dtype=complex), s_constant_current_mva=np.zeros(2, dtype=complex),
+        fixed_row=np.array([0]), fixed_v_pu=np.array([1.0 + 0j]),
+        pv_row=nowhere, pv_p_mw=none, pv_vm_pu=none, pv_q_min_mvar=none, pv_q_max_mvar=none,
+        branch_kind=np.zeros(1, dtype=np.uint8), branch_element=np.array([0]), branch_side=np.zeros(1, dtype=np.uint8),
+        branch_from=np.array([0]), branch_to=np.array([1]), branch_y_pu=np.array([[[y, -y], [-y, y]]]),
+        branch_iron_pu=np.zeros((1, 4)), branch_rated_ka=np.ones((1, 2)),
+        s_typical_mva=np.array([0, -0.1 + 0j]), source="two buses",
+    )  # fmt: skip
+
+
+def compile_all() -> None:
+    """Runs each kernel once on two buses, for every type of array that jobs hand it."""
+    network = two_bus_network()
+    summariser = Summariser(network, Limits(np.full(2, 0.9), np.full(2, 1.1)))
+    for dtype in (np.float32, np.float64):
+        p = np.zeros((2, LANES), dtype=dtype)
+        p[1] = -0.1
+        p[1, 0] = -20.0  # beyond what the line carries: Newton is compiled too
+        flow = solve(network, p, np.zeros_like(p))
+        assert flow.status[0] == SlotStatus.DIVERGED and flow.converged[1:].all()
+        flow.branches()
+        summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
+
+
+if __name__ == "__main__":
+    compile_all()
