@@ -71,7 +71,7 @@ def from_net(net: Any, profiles: dict[str, Any], start: datetime) -> Source:
     something with a power has no profile or does not draw constant power.
     """
     _refuse(net)
-    network = Network.from_pandapower(net)
+    network = Network.from_pandapower(net)  # its loads are peaks that never come together: see below
     keys: dict[tuple[str, str], int] = {}
     meters: list[tuple[int, int, float, float]] = []
     for kind, sign in (("load", -1e3), ("sgen", 1e3)):
@@ -87,6 +87,11 @@ def from_net(net: Any, profiles: dict[str, Any], start: datetime) -> Source:
         [np.ones(len(profiles[kind])) if form is None else profiles[kind][form.format(name)] for form in names[kind]]
         for kind, name in keys
     ]
+    profile_p, profile_q = (np.array(column, dtype=np.float32) for column in zip(*factors, strict=True))
+    mean = p_kw * profile_p.mean(axis=1)[follows] + 1j * q_kvar * profile_q.mean(axis=1)[follows]
+    typical_mva = np.zeros(network.n_row, dtype=complex)
+    np.add.at(typical_mva, row, mean / 1e3)
+    network = dataclasses.replace(network, s_typical_mva=typical_mva)
     return Source(
         network=np.frombuffer(network.to_bytes(), dtype=np.uint8),
         n_bus=network.n_bus,
@@ -95,8 +100,8 @@ def from_net(net: Any, profiles: dict[str, Any], start: datetime) -> Source:
         meter_profile=follows[order].astype(np.int32),
         meter_p_kw=p_kw[order].astype(np.float32),
         meter_q_kvar=q_kvar[order].astype(np.float32),
-        profile_p=np.array([p for p, _ in factors], dtype=np.float32),
-        profile_q=np.array([q for _, q in factors], dtype=np.float32),
+        profile_p=profile_p,
+        profile_q=profile_q,
     )
 
 
