@@ -1,0 +1,74 @@
+"""Collect every snapshot to the driver and solve there: what sinking is compared with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lib.job import JobContext, JobResult
+
+READS = ("network", "snapshot_tile")
+ENGINE_NAMES = ("pandapower", "power-grid-model", "gridsink")
+
+
+def options() -> list[click.Option]:
+    day = click.DateTime(["%Y-%m-%d"])
+    return [
+        click.Option(
+            ["--engine"], type=click.Choice(ENGINE_NAMES), default="power-grid-model", show_default=True,
+            help="Who calculates: pandapower's loop (a sample, scaled), power-grid-model's batch, gridsink's solver.",
+        ),
+        click.Option(["--from", "first"], type=day, help="First day.  [default: the lake's first]"),
+        click.Option(["--to", "last"], type=day, help="Last day, included.  [default: the lake's last]"),
+        click.Option(["--region", "regions"], multiple=True, help="Only this region; may be given again."),
+    ]  # fmt: skip
+
+
+def run(context: JobContext) -> JobResult:
+    import pyarrow.parquet as pq
+
+    from lib.baseline import engines
+    from lib.baseline.collect import collect
+    from lib.job import JobResult
+
+    options = context.options
+    engine = options["engine"]
+    spark, lake = context.spark, context.lake
+    with context.phase("collect"):
+        collected = collect(
+            spark, lake, regions=options["regions"], first=_date(options["first"]), last=_date(options["last"])
+        )
+    outcome = engines.run(engine, collected, context.settings, context.settings.baseline.sample_snapshots)
+    context.phases |= outcome.seconds
+    context.count(
+        rows_in=collected.tiles.num_rows, bytes_returned=collected.bytes_to_driver, snapshots=outcome.snapshots,
+        bus_snapshots=outcome.bus_snapshots, snapshots_failed=outcome.failed,
+    )  # fmt: skip
+    files = {name: str(context.run_dir / f"{name}.parquet") for name in ("bus_day", "sample")}
+    pq.write_table(outcome.bus_day, files["bus_day"])
+    pq.write_table(outcome.sample, files["sample"])
+    seconds = context.phases["collect"] + sum(outcome.seconds.values())
+    figures = {
+        "engine": engine,
+        "network_days": len(collected.rows),
+        "snapshots": outcome.snapshots,
+        "bus_snapshots": outcome.bus_snapshots,
+        "snapshots_failed": outcome.failed,
+        "seconds": round(seconds, 3),
+        "bytes_to_driver": collected.bytes_to_driver,
+        "scaled": outcome.scaled,
+        "solved_snapshots": outcome.solved_snapshots,
+    }
+    phases = {"collect": context.phases["collect"]} | outcome.seconds
+    notes: dict[str, Any] = {"phases_s": phases, "measured_solve_s": outcome.measured_solve_s}
+    table = figures | {"seconds": f"{seconds:.3g}" + (" (scaled)" if outcome.scaled else "")}
+    return JobResult(
+        summary=figures | notes | {"timed": engines.TIMED[engine], "files": files}, tables={"baseline": [table]}
+    )
+
+
+def _date(value: datetime | None) -> Any:
+    return None if value is None else value.date()
