@@ -14,6 +14,7 @@ Listing and --help import no Spark: import it, and other heavy libraries, inside
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -31,8 +32,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lib import session
-from lib.errors import AlreadyRunning, GridsinkError
-from lib.settings import Settings
+from lib.errors import GridsinkError
+from lib.launch import catalog
+from lib.lock import job_lock
+from lib.settings import STATE, Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -121,7 +124,7 @@ def new_run_id(job: str) -> str:
 def runs_folder(settings: Settings) -> Path:
     """Folder of the runs' records: in the lake where that is a local folder, else in the checkout."""
     path = settings.lake.path.removeprefix("file://")
-    return session.STATE / "runs" if "://" in path else Path(path) / "_runs"
+    return STATE / "runs" if "://" in path else Path(path) / "_runs"
 
 
 def execute(module: ModuleType, context: JobContext) -> JobResult:
@@ -135,14 +138,16 @@ def execute(module: ModuleType, context: JobContext) -> JobResult:
     error: str | None = None
     try:
         _make_folder(context.run_dir)
-        with _lock(context):
+        with job_lock(context.run_dir.parent, context.job, context.run_id):
             _check_tables(module, context)
             result = module.run(context)
             quarantined = context.counts.get("rows_quarantined", 0)
             if result.exit_code == OK and quarantined > context.settings.max_quarantine:
                 result.exit_code = QUARANTINED
                 limit = context.settings.max_quarantine
-                context.say(f"{quarantined} rows went to quarantine, more than max_quarantine = {limit}; the rest is done")
+                context.say(
+                    f"{quarantined} rows went to quarantine, more than max_quarantine = {limit}; the rest is done"
+                )
     except KeyboardInterrupt:
         result, error = JobResult(exit_code=INTERRUPTED), "interrupted"
         context.say("interrupted: what was committed is whole, what was not is invisible; run it again to finish")
@@ -197,29 +202,10 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _lock(context: JobContext) -> Iterator[None]:
-    """Refuse the same job twice at once on one lake; the lock goes with the process, however it ends."""
-    from filelock import FileLock, Timeout
-
-    path = context.run_dir.parent / f"{context.job}.lock"
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise AlreadyRunning(
-            f"{context.job} is already running on this lake", str(path), "wait for it to end, or stop it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _check_tables(module: ModuleType, context: JobContext) -> None:
     """Build the demo lake where a job finds none, or where building it was broken off."""
     reads = getattr(module, "READS", ())
-    missing = [name for name in reads if not _has_table(context, name)]
+    missing = [name for name in reads if not context.lake.exists(name)]
     marker = context.run_dir.parent.parent / "_demo_unfinished"
     if not reads or not (missing or marker.exists()):
         return
@@ -229,25 +215,16 @@ def _check_tables(module: ModuleType, context: JobContext) -> None:
             context.settings.lake.path,
             "set lake.path to your lake, or build the demo lake with ./spark-submit.sh ingest.demo",
         )
-    from jobs.catalog import parse_options
-
-    demo = __import__("jobs.ingest.demo", fromlist=["run"])
+    demo = catalog.load("ingest.demo")
     days, regions = context.settings.demo.days, len(context.settings.regions)
     context.say(f"no lake in {context.settings.lake.path}: building the demo lake ({regions} regions, {days} days)")
-    marker.touch()
-    options, context.options = context.options, parse_options(demo, [])
-    counts, context.counts = context.counts, {}
-    try:
+    with job_lock(context.run_dir.parent, "ingest.demo", context.run_id):
+        marker.touch()
+        inner = dataclasses.replace(context, job="ingest.demo", options=catalog.parse(demo, []), phases={}, counts={})
+        inner.spark = context.spark
         with context.phase("build the demo lake"):
-            demo.run(context)
-    finally:
-        context.options, context.counts = options, counts
-    marker.unlink()
-
-
-def _has_table(context: JobContext, name: str) -> bool:
-    path = context.lake.path(name)
-    return "://" in path or (Path(path) / "_delta_log").is_dir()
+            demo.run(inner)
+        marker.unlink()
 
 
 def _first_line(error: BaseException) -> str:
@@ -255,7 +232,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _write_traceback(context: JobContext) -> Path | str:
-    for folder in (context.run_dir, session.STATE / "runs"):
+    for folder in (context.run_dir, STATE / "runs"):
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{context.run_id}.log"

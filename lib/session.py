@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib.errors import GridsinkError
-from lib.settings import CONF, ROOT, Settings
+from lib.launch import kernels
+from lib.settings import CONF, ROOT, STATE, Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-STATE = ROOT / ".gridsink"
 JARS = STATE / "jars"
 # A Python worker is one of many on its node, so nothing in it may start a pool of threads of its own.
 WORKER_ENVIRONMENT = {
@@ -47,7 +47,6 @@ def properties(settings: Settings, log: Path | None = None) -> dict[str, str]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.showConsoleProgress": "false",
-        **{f"spark.executorEnv.{name}": value for name, value in WORKER_ENVIRONMENT.items()},
     }
     if is_local(settings):
         jars = os.pathsep.join(str(jar) for jar in delta_jars())
@@ -62,15 +61,17 @@ def properties(settings: Settings, log: Path | None = None) -> dict[str, str]:
             "spark.sql.warehouse.dir": str(STATE / "warehouse"),
             "spark.pyspark.python": spark.python or sys.executable,
             "spark.executorEnv.PYTHONPATH": str(ROOT),
-            "spark.executorEnv.NUMBA_CACHE_DIR": str(STATE / "numba"),
         }
+        environment = WORKER_ENVIRONMENT | kernels.environment(STATE / "numba", unpacked=True)
     else:
+        environment = WORKER_ENVIRONMENT | kernels.environment(Path(spark.kernel_cache), unpacked=False)
         values["spark.executor.memory"] = spark.executor_memory
         values["spark.pyspark.python"] = spark.python or sys.executable
         if spark.executor_cores is not None:
             values["spark.executor.cores"] = str(spark.executor_cores)
         if spark.executors is not None:
             values["spark.executor.instances"] = str(spark.executors)
+    values |= {f"spark.executorEnv.{name}": value for name, value in environment.items()}
     options = " ".join(java_options)
     extra = spark.conf.get("spark.driver.extraJavaOptions")
     values["spark.driver.extraJavaOptions"] = f"{options} {extra}" if extra else options
@@ -88,5 +89,5 @@ def build(settings: Settings, name: str, log: Path | None = None) -> SparkSessio
         builder = builder.master(settings.spark.master)
         # pyspark takes the workers' Python from the environment alone.
         os.environ["PYSPARK_PYTHON"] = settings.spark.python or sys.executable
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(STATE / "numba"))
+        os.environ |= kernels.environment(STATE / "numba", unpacked=True)
     return builder.getOrCreate()

@@ -18,12 +18,13 @@ from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lib.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+STATE = ROOT / ".gridsink"  # what a checkout makes for itself: JARs, compiled kernels, logs, the default lake
 ENV_PREFIX = "GRIDSINK_"
 
 
@@ -82,7 +83,9 @@ class SolveSettings(Group):
         if self.v_min_pu >= self.v_max_pu:
             raise ValueError(f"v_min_pu {self.v_min_pu} must be below v_max_pu {self.v_max_pu}")
         if self.heavy_percent > self.overload_percent:
-            raise ValueError(f"heavy_percent {self.heavy_percent} must not exceed overload_percent {self.overload_percent}")
+            raise ValueError(
+                f"heavy_percent {self.heavy_percent} must not exceed overload_percent {self.overload_percent}"
+            )
         return self
 
 
@@ -100,6 +103,10 @@ class SparkSettings(Group):
     executor_cores: int | None = Field(None, ge=1, description="cores of an executor; empty: the master's default")
     executors: int | None = Field(None, ge=1, description="number of executors (YARN, Kubernetes)")
     python: str | None = Field(None, description="Python of the executors; empty: this checkout's .venv")
+    kernel_cache: str = Field(
+        "gridsink-kernels",
+        description="folder for compiled kernels on a cluster's nodes, writable by Spark's user alone",
+    )
     conf: dict[str, str] = Field({}, description="further Spark properties, passed on as they are")
 
 

