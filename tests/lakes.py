@@ -25,10 +25,7 @@ NETS = {"north": "case33bw", "south": "cigre_mv"}
 
 def net_of(region: str) -> Any:
     """The pandapower net of a tiny region, with profiles named."""
-    if region == "north":
-        net = networks.case33bw()
-    else:
-        net = networks.create_cigre_network_mv(with_der="pv_wind")
+    net = networks.case33bw() if region == "north" else networks.create_cigre_network_mv(with_der="pv_wind")
     net.name = NETS[region]
     net.load["profile"], net.sgen["profile"] = "home", "sun"
     return net
@@ -46,12 +43,12 @@ def source_of(net: Any, days: int = 366) -> Source:
     return from_net(net, profiles, SIMBENCH_START)
 
 
-def tiny_region(root: Path, name: str, seed: int = 1, noise: float = 0.1, time_zone: str = "Europe/Berlin") -> Region:
+def tiny_region(root: Path, name: str, seed: int = 1, noise: float = 0.1, profile_days: int = 366) -> Region:
     """A region whose source lies in the lake's own folder, made if absent."""
     path = root / "_demo" / f"{NETS[name]}.npz"
     if not path.exists():
-        source_of(net_of(name)).save(path)
-    return Region(name, NETS[name], time_zone, str(path), seed, noise)
+        source_of(net_of(name), profile_days).save(path)
+    return Region(name, NETS[name], "Europe/Berlin", str(path), seed, noise)
 
 
 def build_tiny_lake(spark: SparkSession, root: Path, days: int = DAYS, noise: float = 0.1) -> Lake:
@@ -64,5 +61,5 @@ def build_tiny_lake(spark: SparkSession, root: Path, days: int = DAYS, noise: fl
 
 @pytest.fixture(scope="session")
 def tiny_lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """The tiny lake, once a session: read it, write only tables of your own. For a lake to change, call build_tiny_lake."""
+    """The tiny lake, once a session, to read and to add results; to change its inputs, call build_tiny_lake."""
     return build_tiny_lake(spark, tmp_path_factory.mktemp("tiny") / "lake")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from lib.grid.network import Network
 
-# SimBench's 35,136 quarter-hours of 2016, taken as clock time of UTC+1 without daylight saving.
+# SimBench labels its 35,136 quarter-hours of 2016 by their start in German civil time, 92 and 100 of them on the days
+# when clocks change: row k starts 15 k minutes after this.
 SIMBENCH_START = datetime(2015, 12, 31, 23, tzinfo=UTC)
 INTERVAL_S = 900
 

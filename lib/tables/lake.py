@@ -14,6 +14,7 @@ from delta import DeltaTable
 from delta import exceptions as conflicts
 from deltalake import DeltaTable as Snapshot
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
 from lib.errors import GridsinkError
 from lib.tables.catalog import TABLES
@@ -121,7 +122,7 @@ class Lake:
                 "mend the rows",
             )
         self.create(spark, name)
-        self._check(spark, table)
+        self._check(table)
         rows = df.select(*table.schema.names).sortWithinPartitions(*table.partition_by, *table.key)
         writer = (
             rows.write.format("delta")
@@ -136,11 +137,11 @@ class Lake:
         committed = spark.conf.get(_LAST_COMMIT, None)  # absent where there was nothing to delete and nothing to add
         return int(committed) if committed else self.snapshot(name).version()
 
-    def _check(self, spark: SparkSession, table: Table) -> None:
+    def _check(self, table: Table) -> None:
         """Refuse to write into a table on disk that is not the one declared."""
-        found = self.read(spark, table.name)
-        problems = table.mismatches(found.schema)
-        partitioned = tuple(self.snapshot(table.name).metadata().partition_columns)
+        found = self.snapshot(table.name)
+        problems = table.mismatches(StructType.fromJson(json.loads(found.schema().to_json())))
+        partitioned = tuple(found.metadata().partition_columns)
         if partitioned != table.partition_by:
             problems.append(f"partitioned by {', '.join(partitioned)}, expected {', '.join(table.partition_by)}")
         if problems:

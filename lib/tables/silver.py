@@ -28,14 +28,12 @@ SNAPSHOT_TILE = Table(
     partition_by=("region", "date"),
     columns=(
         *TILE_COLUMNS,
-        Column("p_kw", "binary", "kW, net active injection, generation positive: little-endian float32 [n_bus][32]"),
-        Column(
-            "q_kvar", "binary", "kvar, net reactive injection, generation positive: little-endian float32 [n_bus][32]"
-        ),
+        Column("p_kw", "binary", "kW, net injection, generation positive: little-endian float32 [n_bus][32]"),
+        Column("q_kvar", "binary", "kvar, net injection, generation positive: little-endian float32 [n_bus][32]"),
         Column(
             "u_v",
             "binary",
-            "V, measured voltage, NaN where none: little-endian float32 [n_bus][32]; null if none at all",
+            "V, measured, NaN where none: little-endian float32 [n_bus][32]; null if none at all",
         ),
         SLOT_STATUS,
     ),
