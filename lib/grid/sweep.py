@@ -24,13 +24,13 @@ IM = LANES
 SAFETY = 1.25
 """The contraction seen so far may still grow a little towards its limit."""
 
-ACTIVE, CONVERGED, BAD_INPUT, EJECTED = 0, 1, 2, 3
+ACTIVE, CONVERGED, BAD_INPUT, EJECTED, PADDING = 0, 1, 2, 3, 4
 
 _jit = njit(cache=True, error_model="numpy", nogil=True)
 
 
 @_jit
-def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a, poison):
+def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a):
     """Currents at the start voltage, where all that does not depend on the snapshot is known: conj(s) w + k.
 
     Gathers the tile's powers into node order on the way.
@@ -49,11 +49,10 @@ def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a,
             pl, ql = pl * scale, ql * scale
             store(a, b, lane, kr + pl * wr + ql * wi)
             store(a, b, IM + lane, ki + pl * wi - ql * wr)
-            store(poison, 0, lane, load(poison, 0, lane) + (pl * 0.0 + ql * 0.0))
 
 
 @_jit
-def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0, scale, s, c, g, v, d, a, peak, poison):
+def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0, scale, s, c, g, v, d, a, peak):
     """Voltages of this iterate, their change, and the currents they draw."""
     for i in range(first, last):
         k0, k1 = start[i], start[i + 1]
@@ -89,7 +88,6 @@ def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0
             change = x * x + y * y
             old = load(peak, 0, lane)
             store(peak, 0, lane, select(change > old, change, old))
-            store(poison, 0, lane, load(poison, 0, lane) + change * 0.0)
             pl, ql = load(s, i, lane) * scale, load(s, i, IM + lane) * scale
             h = splat(1.0) / (e * e + f * f)
             ar = s0 + e * c0 + f * c1 + (pl * e + ql * f) * h
@@ -103,7 +101,7 @@ def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0
 
 
 @_jit
-def _up(first, last, iterate, acc, start, anc, inverse, low, frozen, c, g, a):
+def _up(first, last, iterate, some_frozen, acc, start, anc, inverse, low, frozen, c, g, a):
     """Eliminates the currents towards the roots. Frozen lanes keep their last right-hand side and its last change."""
     for i in range(last - 1, first - 1, -1):
         k0, k1 = start[i], start[i + 1]
@@ -115,7 +113,7 @@ def _up(first, last, iterate, acc, start, anc, inverse, low, frozen, c, g, a):
             y = re * w2 + im * w3
             if iterate > 1:
                 oe, of = load(c, i, lane), load(c, i, IM + lane)
-                if iterate > 3:
+                if some_frozen:
                     hold = load(frozen, 0, lane) > splat(0.0)
                     store(g, i, lane, select(hold, load(g, i, lane), x - oe))
                     store(g, i, IM + lane, select(hold, load(g, i, IM + lane), y - of))
@@ -173,7 +171,7 @@ def _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_o
 
 
 @_jit
-def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, poison, state, iterations):
+def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations):
     """Freezes lanes that are done and ejects those that will not be; how many lanes are still active.
 
     The next iterate is already eliminated when this one is judged, so it is the one returned: its error is bounded by
@@ -183,7 +181,7 @@ def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, pois
     for lane in range(LANES):
         if state[lane] != ACTIVE:
             continue
-        if not (poison[0, lane] == 0.0):
+        if not (a[0, lane] + a[0, IM + lane] == 0.0):
             state[lane] = BAD_INPUT if iterate == 1 else EJECTED
             iterations[lane] = iterate
             continue
@@ -221,8 +219,7 @@ def solve_tiles(elimination, factors, p, q, scale, tolerance, max_iterations, fi
     # Powers, eliminated right-hand sides and their last change by node; voltages and their change by depth; accumulators.
     s, c, g = np.empty((n, 2 * LANES), p.dtype), np.empty((n, 2 * LANES)), np.zeros((n, 2 * LANES), np.float32)
     v, d, a = np.zeros((n_depth, 2 * LANES)), np.zeros((n_depth, 2 * LANES)), np.zeros((n_acc, 2 * LANES))
-    peak, poison, frozen = np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES))
-    keep, worst = np.zeros((1, LANES)), np.zeros((1, LANES))
+    peak, frozen, keep, worst = np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES))
     last_peak, last_ratio = np.zeros(LANES), np.zeros(LANES)
     for tile in range(first_tile, last_tile):
         col = tile * LANES
@@ -232,26 +229,28 @@ def solve_tiles(elimination, factors, p, q, scale, tolerance, max_iterations, fi
         iterations[:] = 0
         last_ratio[:] = 0.0
         frozen[:] = 0.0
-        poison[:] = 0.0
+        a[0] = 0.0  # the dummy's: takes 0 x every root's currents, so it is 0 until one of them is not finite
         if tile == last_tile - 1:
-            state[n_lane:] = CONVERGED
+            state[n_lane:] = PADDING
         iterate = 0
         active = 1
         while active > 0:
             iterate += 1
             peak[:] = 0.0
+            some_frozen = False
             for lane in range(LANES):
                 frozen[0, lane] = 0.0 if state[lane] == ACTIVE else 1.0
+                some_frozen |= state[lane] == CONVERGED
             for k in range(len(segment)):
                 first, last = segment[k, 0], segment[k, 1]
                 if segment[k, 2] == 1:
-                    _up(first, last, iterate, acc, start, anc, inverse, low, frozen, c, g, a)
+                    _up(first, last, iterate, some_frozen, acc, start, anc, inverse, low, frozen, c, g, a)
                 elif iterate == 1:
-                    _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a, poison)
+                    _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a)
                 else:
                     _down(first, last, iterate == 2, acc, depth, start, anc, up, chord, source, ci, v0, scale,
-                          s, c, g, v, d, a, peak, poison)  # fmt: skip
-            active = _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, poison, state, iterations)
+                          s, c, g, v, d, a, peak)  # fmt: skip
+            active = _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations)
         for lane in range(LANES):
             keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
         worst[:] = 0.0
