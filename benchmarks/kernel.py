@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import click
@@ -50,7 +51,7 @@ def main(grids: tuple[str, ...], small_snapshots: int, large_snapshots: int, rep
         speed += result["speed"]
         errors.append(result["errors"])
         raw[code] = result["seconds"]
-    parameters = {"small_snapshots": small_snapshots, "large_snapshots": large_snapshots}
+    parameters: dict[str, Any] = {"small_snapshots": small_snapshots, "large_snapshots": large_snapshots}
     parameters |= {"repeats": repeats, "tolerance": tolerance}
     tables = {"ns per bus and snapshot, one core": speed, "largest error of a voltage, per unit": errors}
     common.write("kernel", parameters, tables, NOTES, raw)
@@ -67,10 +68,9 @@ def measure(code: str, snapshots: int, repeats: int, tolerance: float) -> dict[s
     p, q = noisy(network, net, snapshots)
     model = BatchModel(network, np.any((p != 0) | (q != 0), axis=1))
     update = model.update(p, q)
-    iterations = {"max_iterations": 100}
 
     def rectangular(tolerance: float) -> NDArray[np.complex128]:
-        result = solve(network, p, q, tolerance=tolerance, **iterations)
+        result = solve(network, p, q, tolerance=tolerance, max_iterations=100)
         v = (result.e + 1j * result.f)[:, : network.n_bus]
         return v.transpose(0, 2, 1).reshape(-1, network.n_bus)[:snapshots]
 
@@ -85,7 +85,7 @@ def measure(code: str, snapshots: int, repeats: int, tolerance: float) -> dict[s
         return float(difference.max())
 
     reference = polar("newton_raphson", REFERENCE_TOLERANCE)
-    errors = {
+    errors: dict[str, Any] = {
         "grid": code,
         "buses": network.n_bus,
         RIVAL: error(polar("iterative_current", tolerance)),
@@ -99,7 +99,7 @@ def measure(code: str, snapshots: int, repeats: int, tolerance: float) -> dict[s
         errors["its tolerance"] = equal
 
     def gridsink(tolerance: float) -> Any:
-        return solve(network, p, q, tolerance=tolerance, **iterations)
+        return solve(network, p, q, tolerance=tolerance, max_iterations=100)
 
     rivals = {
         "gridsink": lambda: gridsink(tolerance),
@@ -110,7 +110,7 @@ def measure(code: str, snapshots: int, repeats: int, tolerance: float) -> dict[s
         "power-grid-model Newton-Raphson": lambda: model.run(update, method="newton_raphson", tolerance=tolerance),
     }
     if equal is not None:
-        rivals["gridsink at equal error"] = lambda: gridsink(equal)
+        rivals["gridsink at equal error"] = functools.partial(gridsink, equal)
     seconds = common.interleaved(rivals, repeats)
     per = 1e9 / (network.n_bus * snapshots)
     own, rival = (common.median(seconds[name]) for name in ("gridsink", RIVAL))

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import psutil
 
-Role = Literal["driver_jvm", "driver_python", "executor", "worker", "other"]
+Role = Literal["driver_jvm", "driver_python", "executor", "worker", "launcher", "other"]
 
 POLL_S = 0.1
 TAIL_BYTES = 4000
@@ -108,7 +108,8 @@ def run(
         finally:
             seconds = time.perf_counter() - began
             watch.stop()
-            _end(process)
+            watch.end()
+            process.wait()
         log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
         return Report(
             argv=list(argv),
@@ -121,13 +122,6 @@ def run(
             timed_out=timed_out,
             tail=log.read().decode(errors="replace"),
         )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the child's own session: a JVM may outlive the Python that started it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, 9)
-    process.wait()
 
 
 # -- control groups ---------------------------------------------------------------------------------------------------
@@ -186,7 +180,7 @@ def high_water_bytes(pid: int | str = "self") -> int:
 
 
 def _role(cmdline: Sequence[str], parent: Role | None) -> Role:
-    """An executor's children are its own; a Python daemon of a local driver works on tasks."""
+    """An executor's children are its own; a Python daemon of a local driver works on tasks; the launcher only waits."""
     line = " ".join(cmdline)
     if parent in ("executor", "worker"):
         return parent
@@ -194,6 +188,8 @@ def _role(cmdline: Sequence[str], parent: Role | None) -> Role:
         return "executor"
     if "pyspark.daemon" in line or "pyspark/daemon" in line or "pyspark.worker" in line:
         return "worker"
+    if "org.apache.spark.launcher.Main" in line or " -m jobs " in line:
+        return "launcher"
     name = Path(cmdline[0]).name if cmdline else ""
     if name.startswith("java"):
         return "driver_jvm"
@@ -207,7 +203,7 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True)
         self._root = psutil.Process(pid)
         self._stop_event = threading.Event()
-        self._seen: dict[int, tuple[Role, int]] = {}
+        self._seen: dict[psutil.Process, tuple[Role, int]] = {}
 
     def run(self) -> None:
         while not self._stop_event.wait(POLL_S):
@@ -216,6 +212,12 @@ class _Watch(threading.Thread):
     def stop(self) -> None:
         self._stop_event.set()
         self.join()
+
+    def end(self) -> None:
+        """Kill what is left of the tree: a JVM may outlive what started it."""
+        for process in self._seen:
+            with contextlib.suppress(psutil.Error):  # psutil knows a process by its start too, not by its number alone
+                process.kill()
 
     def peaks(self) -> dict[str, int]:
         total: dict[str, int] = {}
@@ -226,7 +228,7 @@ class _Watch(threading.Thread):
     def _sample(self, process: psutil.Process, parent: Role | None) -> None:
         with contextlib.suppress(psutil.Error):
             role = _role(process.cmdline(), parent)
-            _, before = self._seen.get(process.pid, (role, 0))
-            self._seen[process.pid] = (role, max(before, high_water_bytes(process.pid)))
+            _, before = self._seen.get(process, (role, 0))
+            self._seen[process] = (role, max(before, high_water_bytes(process.pid)))
             for child in process.children():
                 self._sample(child, role)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lib.tables import Lake
 
 KEY = ("region", "date", "network_id", "network_version")
+COLUMNS = (
+    *KEY, "first_slot", "slot_count", "first_ts", "interval_s", "n_bus", "p_kw", "q_kvar", "slot_status",
+)  # fmt: skip
 ROWS_PER_BATCH = 64
 """A row holds a megabyte, and an Arrow batch of binary values no more than two gigabytes."""
 NetworkKey = tuple[str, str, int]
@@ -74,11 +77,15 @@ class Collected:
 
     @cached_property
     def rows(self) -> dict[DayKey, list[int]]:
-        """Rows of `tiles` per network-day, both in key order."""
+        """Rows of `tiles` per network-day, both in key order. Raises ValueError where a network is not in the lake."""
         keys = self.tiles.select([*KEY, "first_slot"]).to_pylist()
         rows: dict[DayKey, list[int]] = {}
         for row in sorted(range(len(keys)), key=lambda i: tuple(keys[i].values())):
-            rows.setdefault(tuple(keys[row].values())[:-1], []).append(row)
+            key = tuple(keys[row].values())[:-1]
+            region, day, network_id, version = key
+            if (region, network_id, version) not in self.networks:
+                raise ValueError(f"snapshot_tile {region} {day}: table network has no {network_id} version {version}")
+            rows.setdefault(key, []).append(row)
         return rows
 
     def used(self, key: DayKey) -> NDArray[np.bool_]:
@@ -87,15 +94,20 @@ class Collected:
         return np.concatenate([decode_status(status[row].as_buffer()) for row in self.rows[key]]) == Slot.VALID
 
     def network_days(self) -> Iterator[NetworkDay]:
-        """In key order, one at a time. Raises ValueError where a tile names a network that is not in the lake."""
-        for key, rows in self.rows.items():
-            region, date, network_id, version = key
-            if (region, network_id, version) not in self.networks:
-                raise ValueError(f"snapshot_tile {region} {date}: table network has no {network_id} version {version}")
-            network = self.networks[region, network_id, version]
-            first_slot = np.array([self.tiles["first_slot"][row].as_py() for row in rows], np.int32)
-            p, q = (self._matrix(name, rows, network.n_bus) for name in ("p_kw", "q_kvar"))
-            yield NetworkDay(*key, network, first_slot, self.used(key), p, q)
+        """In key order, one at a time."""
+        return map(self.network_day, self.rows)
+
+    def network_day(self, key: DayKey) -> NetworkDay:
+        """The arrays of one network-day."""
+        region, _, network_id, version = key
+        network, rows = self.networks[region, network_id, version], self.rows[key]
+        first_slot = np.array([self.tiles["first_slot"][row].as_py() for row in rows], np.int32)
+        p, q = (self._matrix(name, rows, network.n_bus) for name in ("p_kw", "q_kvar"))
+        return NetworkDay(*key, network, first_slot, self.used(key), p, q)
+
+    def table(self, key: DayKey) -> pa.Table:
+        """The rows of one network-day as they came, not copied."""
+        return pa.concat_tables([self.tiles.slice(row, 1) for row in self.rows[key]])
 
     def _matrix(self, name: str, rows: list[int], n_bus: int) -> NDArray[np.float32]:
         column = self.tiles[name]
@@ -106,8 +118,7 @@ def collect(
     spark: SparkSession, lake: Lake, *, regions: Sequence[str] = (), first: date | None = None, last: date | None = None
 ) -> Collected:
     """All tiles of the regions (default: all) and days first..last to the driver, by Spark's own Arrow collect."""
-    columns = [*KEY, "first_slot", "p_kw", "q_kvar", "slot_status"]
-    tiles = lake.read(spark, "snapshot_tile").select(*columns)
+    tiles = lake.read(spark, "snapshot_tile").select(*COLUMNS)
     networks = lake.read(spark, "network").select("region", "network_id", "network_version", "content")
     if regions:
         tiles, networks = (frame.where(frame.region.isin(list(regions))) for frame in (tiles, networks))

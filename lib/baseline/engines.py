@@ -2,8 +2,8 @@
 
 `pandapower`: the loop, one process, on a sample; its time is scaled to all snapshots and labelled so.
 `power-grid-model`: its batch calculation (iterative current, its fastest method) on all cores.
-`gridsink`: the sunk calculation's own solver and summaries on all cores, so that what is left of the difference to the
-sunk run is what moving the data costs.
+`gridsink`: the very operator that sinks, on all cores, so that what is left of the difference to the sunk run is where
+the data are, and that the sunk run writes its tables.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lib.baseline.collect import Collected, DayKey, NetworkDay, NetworkKey
+from lib.baseline.collect import KEY, Collected, DayKey, NetworkDay, NetworkKey
 from lib.settings import Settings
-from lib.tables.tiles import LANES
+from lib.tables.tiles import day_slots
 
 ENGINES = ("pandapower", "power-grid-model", "gridsink")
 
 TIMED = {
     "pandapower": "collect; then runpp per sampled snapshot and vm_pu, scaled to all snapshots; no summaries, no write",
     "power-grid-model": "collect; then batches: voltage magnitudes, minimum, mean, maximum per bus and day; no write",
-    "gridsink": "collect; then voltages and the whole day summaries of buses and branches; no write",
+    "gridsink": "collect; then all rows of bus_day, branch_day and network_result; no write",
 }
+
+BUS_DAY = ("vm_min_pu", "vm_mean_pu", "vm_max_pu")
 
 Sample = Mapping[DayKey, NDArray[np.int64]]
 """network-day key -> positions among its tiles' slots"""
@@ -96,13 +98,13 @@ class _Gathering:
         self.snapshots += day.n_snapshot
         self.bus_snapshots += day.n_snapshot * day.network.n_bus
 
-    def add_bus_day(self, day: NetworkDay, **columns: NDArray[np.float64]) -> None:
-        self._bus_day.append(_table(day, day.network.bus_ids, **columns))
+    def add_bus_day(self, key: DayKey, rows: Mapping[str, Any] | pa.RecordBatch) -> None:
+        self._bus_day.append(_table(key, **{name: rows[name] for name in ("bus", *BUS_DAY)}))
 
     def add_sample(self, day: NetworkDay, slots: NDArray[np.int64], vm_pu: NDArray[np.float64]) -> None:
         """vm_pu: (n_bus, len(slots))."""
         bus, slot = np.repeat(day.network.bus_ids, len(slots)), np.tile(day.slot[slots], day.network.n_bus)
-        self._sample.append(_table(day, bus, slot=slot, vm_pu=vm_pu.ravel()))
+        self._sample.append(_table(day.key, bus=bus, slot=slot, vm_pu=vm_pu.ravel()))
 
     def outcome(self, seconds: dict[str, float], **figures: Any) -> Outcome:
         bus_day, sample = (pa.concat_tables(t) if t else pa.table({}) for t in (self._bus_day, self._sample))
@@ -112,15 +114,11 @@ class _Gathering:
         )  # fmt: skip
 
 
-def _table(day: NetworkDay, bus: NDArray[np.int64], **columns: NDArray[Any]) -> pa.Table:
-    n = len(bus)
-    key = {
-        "region": pa.array([day.region] * n).dictionary_encode(),
-        "date": pa.array([day.date] * n, pa.date32()),
-        "network_id": pa.array([day.network_id] * n).dictionary_encode(),
-        "network_version": pa.array(np.full(n, day.network_version, np.int32)),
-    }
-    return pa.table(key | {"bus": bus} | columns)
+def _table(key: DayKey, **columns: Any) -> pa.Table:
+    n = len(columns["bus"])
+    types = (pa.string(), pa.date32(), pa.string(), pa.int32())
+    parts = {name: pa.repeat(pa.scalar(value, kind), n) for name, value, kind in zip(KEY, key, types, strict=True)}
+    return pa.table(parts | columns)
 
 
 # -- pandapower -------------------------------------------------------------------------------------------------------
@@ -185,8 +183,8 @@ def _power_grid_model(collected: Collected, settings: Settings, sample: Sample) 
         with timed("summarise"):
             vm_pu = result.vm_pu
             alive = vm_pu[result.converged] if result.converged.any() else vm_pu[:1]  # a line of NaN
-            figures = {"vm_min_pu": alive.min(0), "vm_mean_pu": alive.mean(0), "vm_max_pu": alive.max(0)}
-            gathering.add_bus_day(day, **figures)
+            figures = dict(zip(BUS_DAY, (alive.min(0), alive.mean(0), alive.max(0)), strict=True))
+            gathering.add_bus_day(day.key, figures | {"bus": day.network.bus_ids})
         gathering.failed += int((~result.converged).sum())
         if (slots := sample.get(day.key)) is not None:
             gathering.add_sample(day, slots, vm_pu[np.searchsorted(np.flatnonzero(day.used), slots)].T)
@@ -197,51 +195,44 @@ def _power_grid_model(collected: Collected, settings: Settings, sample: Sample) 
 
 
 def _gridsink(collected: Collected, settings: Settings, sample: Sample) -> Outcome:
+    """The operator that sinks, given the collected rows instead of its own files."""
+    from lib.algorithm.operator import Day
+    from lib.algorithm.powerflow import PowerFlowOperator
     from lib.grid.powerflow import solve
-    from lib.grid.summary import DaySummary, Limits, Summariser, vm_mean_pu
 
     gathering = _Gathering("gridsink")
-    options = settings.solve
-    summarisers: dict[NetworkKey, Summariser] = {}
+    operator = PowerFlowOperator.from_settings(settings.solve)
+    states: dict[NetworkKey, Any] = {}
 
-    def calculate(
-        item: tuple[NetworkDay, Summariser],
-    ) -> tuple[NetworkDay, DaySummary, NDArray[np.float64] | None, int]:
-        day, summariser = item
-        result = solve(
-            day.network, day.p_kw, day.q_kvar, scale=1e-3, tolerance=options.tolerance,
-            max_iterations=options.max_iterations, fallback=options.fallback,
-        )  # fmt: skip
-        counted = result.converged & day.used
-        summary = summariser.empty()
-        for tile, first_slot in enumerate(day.first_slot.tolist()):
-            lanes = slice(tile * LANES, (tile + 1) * LANES)
-            summariser.add_tile(summary, result.e[tile], result.f[tile], counted[lanes], first_slot)
-        slots = sample.get(day.key)
-        vm_pu = None
-        if slots is not None:
-            of_tile, lane, n = slots // LANES, slots % LANES, day.network.n_bus
-            vm_pu = np.hypot(result.e[of_tile, :n, lane], result.f[of_tile, :n, lane]).T
-        return day, summary, vm_pu, int((day.used & ~result.converged).sum())
-
-    def items() -> Iterator[tuple[NetworkDay, Summariser]]:
-        for day in collected.network_days():
-            key = day.network_key
-            if key not in summarisers:
-                low, high = (np.full(day.network.n_bus, v) for v in (options.v_min_pu, options.v_max_pu))
-                limits = Limits(low, high, options.heavy_percent, options.overload_percent)
-                summarisers[key] = Summariser(day.network, limits)
-            yield day, summarisers[key]
+    def calculate(key: DayKey) -> tuple[DayKey, pa.RecordBatch, Mapping[str, float]]:
+        region, day_date, network_id, version = key
+        day = Day(region, day_date, day_slots(day_date, settings.regions[region].time_zone, interval_s=1))
+        state = states[region, network_id, version]
+        partial, rejected = operator.map(collected.table(key), state, day)
+        if partial is None or rejected:
+            raise ValueError(f"snapshot_tile {key}: {rejected[0].reason if rejected else 'no rows'}")
+        tables, figures = operator.finish(partial, state, day)
+        return key, tables["bus_day"], figures
 
     begin = time.perf_counter()
-    for day, summary, vm_pu, failed in _map_on_all_cores(calculate, items()):
-        gathering.count(day)
-        gathering.failed += failed
-        low, high = (np.where(summary.bus_slots > 0, v, np.nan) for v in (summary.vm_min_pu, summary.vm_max_pu))
-        gathering.add_bus_day(day, vm_min_pu=low, vm_mean_pu=vm_mean_pu(summary), vm_max_pu=high)
-        if vm_pu is not None:
-            gathering.add_sample(day, sample[day.key], vm_pu)
-    return gathering.outcome({"solve": time.perf_counter() - begin})
+    for network_key, network in collected.networks.items():
+        states[network_key] = operator.prepare({"content": network.to_bytes()})
+    for key, rows, figures in _map_on_all_cores(calculate, collected.rows):
+        gathering.bus_snapshots += int(figures["bus_snapshots"])
+        gathering.snapshots += int(figures["converged"] + figures["diverged"] + figures["bad"])
+        gathering.failed += int(figures["diverged"] + figures["bad"])
+        gathering.add_bus_day(key, rows)
+    seconds = time.perf_counter() - begin
+
+    # a snapshot's result is the same bits whatever shared its batch, so these stand for the ones above
+    for day_key, slots in sample.items():
+        day = collected.network_day(day_key)
+        flow = solve(
+            day.network, day.p_kw[:, slots], day.q_kvar[:, slots], scale=1e-3, tolerance=settings.solve.tolerance,
+            max_iterations=settings.solve.max_iterations, fallback=settings.solve.fallback,
+        )  # fmt: skip
+        gathering.add_sample(day, slots, flow.vm_pu)
+    return gathering.outcome({"solve": seconds})
 
 
 def _map_on_all_cores(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:

@@ -54,7 +54,8 @@ def test_time_limit_ends_the_child() -> None:
     ("cmdline", "parent", "role"),
     [
         (["/opt/jdk/bin/java", "-cp", "x", "org.apache.spark.deploy.SparkSubmit"], None, "driver_jvm"),
-        (["/venv/bin/python", "-m", "jobs"], "driver_jvm", "driver_python"),
+        (["/venv/bin/python", "jobs/driver.py", "request.json"], "driver_jvm", "driver_python"),
+        (["/venv/bin/python", "-P", "-m", "jobs", "powerflow.solve"], "other", "launcher"),
         (["/venv/bin/python", "-m", "pyspark.daemon"], "driver_jvm", "worker"),
         (["/opt/jdk/bin/java", "org.apache.spark.executor.CoarseGrainedExecutorBackend"], "driver_jvm", "executor"),
         (["/venv/bin/python", "-m", "pyspark.daemon"], "executor", "executor"),

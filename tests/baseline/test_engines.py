@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pandas as pd
@@ -38,19 +38,22 @@ def collected() -> Collected:
     rng = np.random.default_rng(5)
 
     def rows() -> Iterator[dict[str, object]]:
-        for day in (2, 1):
+        for day in (27, 26):
             for tile, count in reversed(list(enumerate(SLOTS))):
                 factor = rng.uniform(0, 1.5, (network.n_bus, count))
                 yield {
                     "region": "village", "date": date(2016, 3, day), "network_id": CODE, "network_version": 1,
-                    "first_slot": 32 * tile, "p_kw": encode(1e3 * p[:, None] * factor),
+                    "first_slot": 32 * tile, "slot_count": count, "interval_s": 900, "n_bus": network.n_bus,
+                    "first_ts": datetime(2016, 3, day, 8 * tile, 15, tzinfo=UTC),
+                    "p_kw": encode(1e3 * p[:, None] * factor),
                     "q_kvar": encode(1e3 * q[:, None] * factor),
                     "slot_status": slot_status(count, [MISSING] if tile == 1 else []),
                 }  # fmt: skip
 
     schema = pa.schema({
         "region": pa.string(), "date": pa.date32(), "network_id": pa.string(), "network_version": pa.int32(),
-        "first_slot": pa.int32(), "p_kw": pa.binary(), "q_kvar": pa.binary(), "slot_status": pa.binary(),
+        "first_slot": pa.int32(), "slot_count": pa.int32(), "interval_s": pa.int32(), "n_bus": pa.int32(),
+        "first_ts": pa.timestamp("us", "UTC"), "p_kw": pa.binary(), "q_kvar": pa.binary(), "slot_status": pa.binary(),
     })  # fmt: skip
     tiles = pa.Table.from_pylist(list(rows()), schema)
     return Collected(tiles, {("village", CODE, 1): network}, tiles.nbytes)
@@ -63,7 +66,7 @@ def outcomes(collected: Collected, settings: Settings) -> dict[str, engines.Outc
 
 def test_network_days_are_whole_and_in_order(collected: Collected) -> None:
     days = list(collected.network_days())
-    assert [day.date.day for day in days] == [1, 2]
+    assert [day.date.day for day in days] == [26, 27]
     for day in days:
         assert day.first_slot.tolist() == [0, 32, 64]
         assert day.n_snapshot == sum(SLOTS) - 1
@@ -97,12 +100,12 @@ def test_only_the_loop_is_scaled_and_says_so(outcomes: dict[str, engines.Outcome
 
 def test_sample_is_spread_and_never_more_than_there_is(collected: Collected) -> None:
     few = engines.choose_sample(collected, 4)
-    assert {key[1].day: len(slots) for key, slots in few.items()} == {1: 2, 2: 2}
+    assert {key[1].day: len(slots) for key, slots in few.items()} == {26: 2, 27: 2}
     every = engines.choose_sample(collected, 10_000)
     assert sum(len(slots) for slots in every.values()) == 2 * (sum(SLOTS) - 1)
     assert all(collected.used(key)[slots].all() for key, slots in every.items())
 
 
 def test_a_tile_without_its_network_is_named(collected: Collected, settings: Settings) -> None:
-    with pytest.raises(ValueError, match=rf"village 2016-03-01.*{CODE} version 1"):
+    with pytest.raises(ValueError, match=rf"village 2016-03-26.*{CODE} version 1"):
         engines.run("gridsink", Collected(collected.tiles, {}, 0), settings, 1)
