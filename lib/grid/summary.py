@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from lib.grid.factorisation import admittance_matrix
 from lib.grid.network import Network
 
 LANES = 32
@@ -94,16 +95,34 @@ class Summariser:
                 raise ValueError(f"limits.{name} has shape {getattr(limits, name).shape}, not ({network.n_bus},)")
         self.network, self.limits = network, limits
         y = network.branch_y_pu
-        # I_from = -y_ft (V_from - V_to) + (y_ff + y_ft) V_from: a difference of nearly equal currents becomes one of
-        # voltages, which keeps short lines accurate.
-        self._series = np.ascontiguousarray(np.stack([-y[:, 0, 1], -y[:, 1, 0]], axis=1))
-        self._shunt = np.ascontiguousarray(np.stack([y[:, 0, 0] + y[:, 0, 1], y[:, 1, 1] + y[:, 1, 0]], axis=1))
+        # The split of `lib.grid.branches`: differences of nearly equal currents become differences of voltages.
+        self._split = np.stack(
+            [y[:, 0, 0] + y[:, 0, 1], y[:, 1, 1] + y[:, 1, 0], y[:, 0, 1], y[:, 1, 0], y[:, 1, 0] - y[:, 0, 1]], axis=1
+        )
         ends = np.stack([network.branch_from, network.branch_to], axis=1)
         ka_per_pu = 1.0 / (math.sqrt(3.0) * network.vn_kv[ends]) if len(ends) else np.empty((0, 2))
         share = (ka_per_pu / network.branch_rated_ka) ** 2
         self._share = np.where(np.isfinite(share), share, 0.0)
-        self.rated: NDArray[np.bool_] = np.isfinite(share).any(axis=1)
+        self.rated = np.asarray(np.isfinite(share).any(axis=1))
+        y_fixed = admittance_matrix(network)[network.fixed_row]
+        self._near = np.unique(y_fixed.indices)  # rows with a branch to an external grid
+        self._y_near = y_fixed[:, self._near].toarray()
         self._has_iron = np.ascontiguousarray(network.branch_iron_pu != 0).any(axis=1)
+
+    def infeed(
+        self, e: NDArray[np.float64], f: NDArray[np.float64], p: NDArray[Any], q: NDArray[Any], scale: float = 1.0
+    ) -> NDArray[np.complex128]:
+        """(32,) power in MVA that all external grids feed in, for one solved tile; NaN where voltages are NaN.
+
+        e, f: (n_row, 32). p, q: (n_bus, 32) injection, in MVA once multiplied by `scale`.
+        """
+        rows = self.network.fixed_row
+        v = e[rows] + 1j * f[rows]
+        s = v * np.conj(self._y_near @ (e[self._near] + 1j * f[self._near]))
+        s += self.network.s_constant_current_mva[rows, None] * np.abs(v)
+        own = rows[rows < self.network.n_bus]
+        injected = p[own].astype(np.float64) + 1j * q[own].astype(np.float64)
+        return s.sum(axis=0) - scale * injected.sum(axis=0)
 
     def empty(self) -> DaySummary:
         """The summary of no slots: the neutral element of `merge`."""
@@ -130,7 +149,7 @@ class Summariser:
     ) -> None:
         """Adds one solved tile to `day`, in place.
 
-        e, f: (n_row, 32) real and imaginary voltage, per unit. used: (32,) lanes to count; the others may hold anything.
+        e, f: (n_row, 32) real and imaginary voltage, per unit. used: (32,) lanes to count; others may hold anything.
         first_slot: 0, 32, 64 or 96. Raises ValueError for another shape, another first slot, and a tile added twice.
         """
         n_row = self.network.n_row
@@ -155,8 +174,8 @@ class Summariser:
         )  # fmt: skip
         network = self.network
         _add_branches(
-            e, f, used, lanes, first_slot, network.branch_from, network.branch_to, self._series, self._shunt,
-            self._share, network.branch_iron_pu, self._has_iron,
+            e, f, used, lanes, first_slot, network.branch_from, network.branch_to, self._split, self._share,
+            network.branch_iron_pu, self._has_iron,
             (self.limits.heavy_percent / 100.0) ** 2, (self.limits.overload_percent / 100.0) ** 2,
             day.branch_slots, day.energy_sum[tile], day.loss_sum[tile], day.iron_sum[tile],
             day.load_max_squared, day.load_max_slot, day.slots_heavy, day.slots_overload, day.reverse,
@@ -229,8 +248,10 @@ def _add_buses(e, f, lanes, first_slot, v_min, v_max, slots, total, low, low_slo
         hi, hi_at = high[start : start + size], high_slot[start : start + size]
         v_lo, v_hi = v_min[start : start + size], v_max[start : start + size]
         under, over, count = below[start : start + size], above[start : start + size], slots[start : start + size]
-        for k in range(TOP):
-            for b in range(size):
+        for b in range(size):
+            if vm[lanes[0], b] == vm[lanes[0], b]:  # NaN in an island without a source
+                count[b] += np.int32(len(lanes))
+            for k in range(TOP):
                 best[k, b] = top[k, start + b]
         for j in lanes:
             v = vm[j]
@@ -249,14 +270,12 @@ def _add_buses(e, f, lanes, first_slot, v_min, v_max, slots, total, low, low_slo
                 under[b] += np.int32(v[b] < v_lo[b])
             for b in range(size):
                 over[b] += np.int32(v[b] > v_hi[b])
-            for b in range(size):
-                count[b] += np.int32(v[b] == v[b])  # NaN: an island without a source
-            for k in range(TOP):
-                kept = best[k]
-                for b in range(LANES):
-                    x, t = v[b], kept[b]
-                    kept[b] = x if x > t else t
-                    v[b] = t if x > t else x
+            for b in range(LANES):
+                x = v[b]
+                for k in range(TOP):
+                    t = best[k, b]
+                    best[k, b] = x if x > t else t
+                    x = t if x > t else x
         for k in range(TOP):
             for b in range(size):
                 top[k, start + b] = best[k, b]
@@ -264,11 +283,12 @@ def _add_buses(e, f, lanes, first_slot, v_min, v_max, slots, total, low, low_slo
 
 @njit(**_JIT)
 def _add_branches(
-    e, f, used, lanes, first_slot, from_row, to_row, series, shunt, share, iron, has_iron, heavy, overload,
+    e, f, used, lanes, first_slot, from_row, to_row, split, share, iron, has_iron, heavy, overload,
     slots, energy, loss, iron_loss, peak, peak_slot, slots_heavy, slots_overload, reverse,
 ):  # fmt: skip
     """One branch at a time, its 32 slots as vector lanes."""
-    p_from, p_loss, p_iron, load = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    p_from, p_back, p_loss, p_iron = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    load, half = np.empty(LANES), np.empty(LANES // 2)
     n_used = np.int32(len(lanes))
     some = lanes[0]
     full = len(lanes) == LANES
@@ -276,18 +296,20 @@ def _add_branches(
         ef, ff, et, ft = e[from_row[i]], f[from_row[i]], e[to_row[i]], f[to_row[i]]
         if math.isnan(ef[some]) or math.isnan(et[some]):
             continue  # in an island without a source
-        ga, ba, gb, bb = series[i, 0].real, series[i, 0].imag, series[i, 1].real, series[i, 1].imag
-        gf, bf, gt, bt = shunt[i, 0].real, shunt[i, 0].imag, shunt[i, 1].real, shunt[i, 1].imag
+        g_f, b_f, g_t, b_t = split[i, 0].real, split[i, 0].imag, split[i, 1].real, split[i, 1].imag
+        g_ft, b_ft, g_tf, b_tf = split[i, 2].real, split[i, 2].imag, split[i, 3].real, split[i, 3].imag
+        g_skew, b_skew = split[i, 4].real, split[i, 4].imag
         share_from, share_to = share[i, 0], share[i, 1]
         for j in range(LANES):
             de, df = ef[j] - et[j], ff[j] - ft[j]
-            re_from = (ga * de - ba * df) + (gf * ef[j] - bf * ff[j])
-            im_from = (ga * df + ba * de) + (gf * ff[j] + bf * ef[j])
-            re_to = (gt * et[j] - bt * ft[j]) - (gb * de - bb * df)
-            im_to = (gt * ft[j] + bt * et[j]) - (gb * df + bb * de)
-            p = ef[j] * re_from + ff[j] * im_from
-            p_from[j] = p
-            p_loss[j] = p + (et[j] * re_to + ft[j] * im_to)
+            re_from = g_f * ef[j] - b_f * ff[j] - (g_ft * de - b_ft * df)
+            im_from = g_f * ff[j] + b_f * ef[j] - (g_ft * df + b_ft * de)
+            re_to = g_t * et[j] - b_t * ft[j] + (g_tf * de - b_tf * df)
+            im_to = g_t * ft[j] + b_t * et[j] + (g_tf * df + b_tf * de)
+            p_from[j] = ef[j] * re_from + ff[j] * im_from
+            square_f, square_t = ef[j] * ef[j] + ff[j] * ff[j], et[j] * et[j] + ft[j] * ft[j]
+            re_x, im_x = de * et[j] + df * ft[j], de * ft[j] - df * et[j]
+            p_loss[j] = g_f * square_f + g_t * square_t - g_ft * (de * de + df * df) + g_skew * re_x + b_skew * im_x
             at_from = share_from * (re_from * re_from + im_from * im_from)
             at_to = share_to * (re_to * re_to + im_to * im_to)
             load[j] = at_from if at_from > at_to else at_to
@@ -297,11 +319,12 @@ def _add_branches(
                 p_loss[j] = p_loss[j] if used[j] else 0.0
                 load[j] = load[j] if used[j] else -1.0
         slots[i] += n_used
-        reverse[i] |= _smallest(p_from) < -REVERSE_MW
         for j in range(LANES):
+            p_back[j] = -p_from[j]
             p_from[j] = abs(p_from[j])
-        energy[i] = _total(p_from)
-        loss[i] = _total(p_loss)
+        reverse[i] |= _largest(p_back, half) > REVERSE_MW
+        energy[i] = _total(p_from, half)
+        loss[i] = _total(p_loss, half)
         if has_iron[i]:
             a, b, c, d = iron[i, 0], iron[i, 1], 2.0 * iron[i, 2], 2.0 * iron[i, 3]
             for j in range(LANES):
@@ -312,9 +335,9 @@ def _add_branches(
             if not full:
                 for j in range(LANES):
                     p_iron[j] = p_iron[j] if used[j] else 0.0
-            iron_loss[i] = _total(p_iron)
+            iron_loss[i] = _total(p_iron, half)
         if share_from > 0.0 or share_to > 0.0:
-            most = -_smallest_negated(load)
+            most = _largest(load, half)
             if most > peak[i]:
                 peak[i] = most
                 for j in lanes:
@@ -331,9 +354,8 @@ def _add_branches(
 
 
 @njit(**_JIT)
-def _total(x):
-    """Sum of 32 values by halves: the order is fixed and every step a vector operation."""
-    half = np.empty(16)
+def _total(x, half):
+    """Sum of 32 values by halves: the order is fixed and every step a vector operation. half: scratch of 16."""
     for j in range(16):
         half[j] = x[j] + x[j + 16]
     for j in range(8):
@@ -344,24 +366,14 @@ def _total(x):
 
 
 @njit(**_JIT)
-def _smallest(x):
-    half = np.empty(16)
+def _largest(x, half):
+    """Largest of 32 values, none of them NaN."""
     for j in range(16):
-        half[j] = min(x[j], x[j + 16])
+        half[j] = x[j] if x[j] > x[j + 16] else x[j + 16]
     for j in range(8):
-        half[j] = min(half[j], half[j + 8])
+        half[j] = half[j] if half[j] > half[j + 8] else half[j + 8]
     for j in range(4):
-        half[j] = min(half[j], half[j + 4])
-    return min(min(half[0], half[2]), min(half[1], half[3]))
-
-
-@njit(**_JIT)
-def _smallest_negated(x):
-    half = np.empty(16)
-    for j in range(16):
-        half[j] = min(-x[j], -x[j + 16])
-    for j in range(8):
-        half[j] = min(half[j], half[j + 8])
-    for j in range(4):
-        half[j] = min(half[j], half[j + 4])
-    return min(min(half[0], half[2]), min(half[1], half[3]))
+        half[j] = half[j] if half[j] > half[j + 4] else half[j + 4]
+    a = half[0] if half[0] > half[2] else half[2]
+    b = half[1] if half[1] > half[3] else half[3]
+    return a if a > b else b

@@ -1,0 +1,1 @@
+"""Jobs that solve the power flow, where the data lies or, to compare, on the driver."""

@@ -1,0 +1,193 @@
+"""Located partitions: which files make up each (region, date) cell of a table, from its Delta log alone.
+
+The driver pins a version and reads the log, never the rows. Workers open the files themselves, which a Delta table
+allows only where its files alone tell the truth; `Plan.reason` says why not where they do not.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from lib.calculation.storage import is_local, local_path
+from lib.errors import GridsinkError
+from lib.tables import Lake
+
+# Features that change how rows are read from files. Others a reader may meet, such as v2 checkpoints, do not.
+_HARMLESS_FEATURES = {"v2Checkpoint", "timestampNtz", "vacuumProtocolCheck"}
+
+
+@dataclass(frozen=True)
+class File:
+    """One data file: `path` relative to the table (or absolute), `rows` None where the log has no statistics."""
+
+    path: str
+    size: int
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (region, date): its files, and what a worker must know to solve it."""
+
+    region: str
+    date: date
+    length_s: int
+    files: tuple[File, ...]
+    side_files: tuple[File, ...]
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def rows(self) -> int | None:
+        known = [file.rows for file in self.files if file.rows is not None]
+        return sum(known) if len(known) == len(self.files) else None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"date": self.date.isoformat()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Cell:
+        values = json.loads(text)
+        for name in ("files", "side_files"):
+            values[name] = tuple(File(**file) for file in values[name])
+        values["date"] = date.fromisoformat(values["date"])
+        return cls(**values | {"hosts": tuple(values["hosts"])})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pinned snapshot: versions by table, cells in order of region and date, why files cannot be read directly."""
+
+    table: str
+    side: str
+    root: str
+    side_root: str
+    versions: Mapping[str, int]
+    cells: tuple[Cell, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """By table; empty where workers read the files of both."""
+
+    def only(self, region: str, first: date, last: date) -> Plan:
+        """The cells of one region from `first` to `last`, both included."""
+        return replace(self, cells=tuple(c for c in self.cells if c.region == region and first <= c.date <= last))
+
+
+def open_table(lake: Lake, name: str, version: int | None = None) -> DeltaTable:
+    """The table's snapshot. Raises GridsinkError where its log cannot be read."""
+    if is_local(lake.path(name)) and not (local_path(lake.path(name)) / "_delta_log").is_dir():
+        raise GridsinkError(
+            f"the lake has no table {name}",
+            lake.path(name),
+            "set lake.path to your lake, or build the demo lake (ingest.demo)",
+        )
+    try:
+        return DeltaTable(lake.path(name), version=version)
+    except Exception as e:
+        raise GridsinkError(
+            f"the Delta log of table {name} cannot be read: {_first_line(e)}",
+            lake.path(name),
+            "restore the log's files from a copy, or move the table away and build it again (ingest)",
+        ) from e
+
+
+def plan(
+    lake: Lake,
+    table: str,
+    side: str,
+    length_s: Callable[[str, date], int],
+    regions: Sequence[str] = (),
+    first: date | None = None,
+    last: date | None = None,
+) -> Plan:
+    """Cells of `table` in these regions (all if none are named) and days, with the files of `side` for each region.
+
+    length_s: length of a region's civil day. Where a table's files must not be read directly, `Plan.reasons` says why
+    and `lib.calculation.scan` finds the cells. Raises GridsinkError where a log cannot be read.
+    """
+    snapshots = {name: open_table(lake, name) for name in (table, side)}
+    found = {name: not_located(snapshot, name) for name, snapshot in snapshots.items()}
+    reasons = {name: reason for name, reason in found.items() if reason}
+    side_files: dict[str, list[File]] = {}
+    cells: dict[tuple[str, date], list[File]] = {}
+    if side not in reasons:
+        for region, _, file in _files(snapshots[side]):
+            side_files.setdefault(region, []).append(file)
+    if table not in reasons:
+        for region, day, file in _files(snapshots[table]):
+            if wanted(region, day, regions, first, last):
+                cells.setdefault((region, day), []).append(file)
+    return Plan(
+        table, side, lake.path(table), lake.path(side),
+        {name: snapshot.version() for name, snapshot in snapshots.items()},
+        tuple(
+            Cell(region, day, length_s(region, day), _sorted(files), _sorted(side_files.get(region, [])))
+            for (region, day), files in sorted(cells.items())
+        ),
+        reasons,
+    )  # fmt: skip
+
+
+def wanted(region: str, day: date, regions: Sequence[str], first: date | None, last: date | None) -> bool:
+    """Whether a cell is in the regions (all if none are named) and days (both included, open if None) asked for."""
+    return (not regions or region in regions) and (first is None or day >= first) and (last is None or day <= last)
+
+
+def not_located(snapshot: DeltaTable, name: str) -> str | None:
+    """Why the table's files must not be read directly, or None."""
+    features = set(snapshot.protocol().reader_features or ())
+    mapping = snapshot.metadata().configuration.get("delta.columnMapping.mode", "none")
+    if mapping != "none":
+        return f"table {name} has column mapping by {mapping}"
+    if "deletionVectors" in features and next(iter(snapshot.deletion_vectors()), None) is not None:
+        return f"table {name} has deletion vectors"
+    unknown = features - _HARMLESS_FEATURES - {"deletionVectors", "columnMapping"}
+    if unknown:
+        return f"table {name} needs the reader features {', '.join(sorted(unknown))}"
+    return None
+
+
+def assign(cells: Sequence[Cell], tasks: int) -> list[list[Cell]]:
+    """Cells in at most `tasks` lists of about equal bytes: the largest cell goes to the lightest list (LPT)."""
+    lists: list[list[Cell]] = [[] for _ in range(min(tasks, len(cells)))]
+    heap = [(0, i) for i in range(len(lists))]
+    for cell in sorted(cells, key=lambda c: (-c.size, c.region, c.date)):
+        load, i = heapq.heappop(heap)
+        lists[i].append(cell)
+        heapq.heappush(heap, (load + cell.size, i))
+    return lists
+
+
+def _files(snapshot: DeltaTable) -> Iterable[tuple[str, Any, File]]:
+    # Partition columns by name: statistics of the other columns are not needed.
+    actions = pa.table(snapshot.get_add_actions(flatten=True))
+    names = [
+        n
+        for n in ("path", "size_bytes", "num_records", "partition.region", "partition.date")
+        if n in actions.schema.names
+    ]
+    for row in actions.select(names).to_pylist():
+        yield (
+            row["partition.region"],
+            row.get("partition.date"),
+            File(unquote(row["path"]), row["size_bytes"], row.get("num_records")),
+        )
+
+
+def _sorted(files: list[File]) -> tuple[File, ...]:
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

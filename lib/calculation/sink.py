@@ -1,0 +1,182 @@
+"""Sinks an operator over a selection of a lake's cells, region by region, and commits what comes back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from lib.algorithm.operator import Operator
+from lib.calculation import local, located, parts, scan
+from lib.calculation.local import Outcome
+from lib.calculation.located import Plan
+from lib.calculation.worker import combine
+from lib.errors import GridsinkError
+from lib.settings import Settings
+from lib.tables import Lake
+from lib.tables.quarantine import quarantine_row
+from lib.tables.tiles import day_slots
+
+if TYPE_CHECKING:
+    from lib.job import JobContext
+
+DAYS_PER_COMMIT = 31
+"""Days of a region that are solved and committed together: bounds what is lost by a crash, and the driver's lists."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Regions (all if empty) and days (both included, open if None)."""
+
+    regions: tuple[str, ...] = ()
+    first: date | None = None
+    last: date | None = None
+
+
+def plan(lake: Lake, settings: Settings, selection: Selection, operator: Operator | type[Operator]) -> Plan:
+    """What would run, from the tables' logs alone. Raises GridsinkError for a region that is not in the settings."""
+    unknown = sorted(set(selection.regions) - set(settings.regions))
+    if unknown:
+        known = ", ".join(sorted(settings.regions))
+        raise GridsinkError(f"there is no region {', '.join(unknown)}", "--region", f"regions are {known}")
+    return located.plan(
+        lake, operator.table, operator.side.table, lambda region, day: _length_s(settings, region, day),
+        selection.regions, selection.first, selection.last,
+    )  # fmt: skip
+
+
+def run(context: JobContext, job: str, operator: Any, selection: Selection) -> dict[str, dict[str, float]]:
+    """Runs the operator over the selection and commits each region's results. Returns figures by region.
+
+    Rows in = rows out + rows quarantined is checked for every commit. A file that has gone since the plan was made
+    means one new plan, then an error.
+    """
+    lake, spark = context.lake, context.spark
+    with context.phase("plan"):
+        whole = _plan(context, operator, selection)
+        for table in (*operator.outputs, "quarantine"):
+            lake.create(spark, table)
+    context.inputs.update({name: {"path": lake.path(name), "version": v} for name, v in whole.versions.items()})
+    if whole.reasons:
+        context.inputs["read_through_spark"] = dict(whole.reasons)
+    totals: dict[str, dict[str, float]] = {}
+    with context.progress(len(whole.cells), "region-days") as bar:
+        for region, first, last in _chunks(whole, selection):
+            chunk = whole.only(region, first, last)
+            timer = _Timer()
+            with context.phase("solve"), timer:
+                outcome = local.run(spark, lake, operator, chunk)
+            if outcome.missing_files:
+                whole, outcome = _again(context, operator, selection, region, first, last)
+                chunk = whole.only(region, first, last)
+            _check(chunk, outcome)
+            with context.phase("commit"), timer:
+                _commit(context, job, operator, outcome, region, first, last)
+            context.count(
+                rows_in=outcome.rows_in, rows_out=outcome.rows_out, rows_quarantined=outcome.rows_quarantined,
+                bytes_read=outcome.bytes_read, bytes_written=outcome.bytes_written,
+                bytes_returned=outcome.bytes_returned,
+            )  # fmt: skip
+            total = totals.setdefault(region, {"days": 0, "rows_quarantined": 0, "seconds": 0.0})
+            total["days"] += len(chunk.cells)
+            total["rows_quarantined"] += outcome.rows_quarantined
+            total["seconds"] += timer.seconds
+            combine(total, outcome.figures, operator.figures)
+            context.inputs.setdefault("tasks", []).extend(outcome.tasks)
+            bar.update(len(chunk.cells))
+    return totals
+
+
+def _plan(context: JobContext, operator: Any, selection: Selection) -> Plan:
+    found = plan(context.lake, context.settings, selection, operator)
+    if not found.reasons:
+        return found
+    return scan.complete(
+        context.spark, context.lake, operator, found, lambda region, day: _length_s(context.settings, region, day),
+        f"{context.lake.root}/_runs/{context.run_id}/side", selection.regions, selection.first, selection.last,
+    )  # fmt: skip
+
+
+def _again(
+    context: JobContext, operator: Any, selection: Selection, region: str, first: date, last: date
+) -> tuple[Plan, Outcome]:
+    """Once more with a new plan: a file of the first has been vacuumed meanwhile."""
+    whole = _plan(context, operator, selection)
+    context.inputs["planned_again"] = dict(whole.versions)
+    outcome = local.run(context.spark, context.lake, operator, whole.only(region, first, last))
+    if outcome.missing_files:
+        raise GridsinkError(
+            f"a file that the log of table {whole.table} names is not there: {outcome.missing_files[0]}",
+            f"{whole.root}, region {region}, {first} to {last}",
+            "restore the file, or write these days again (ingest)",
+        )
+    return whole, outcome
+
+
+def _commit(
+    context: JobContext, job: str, operator: Any, outcome: Outcome, region: str, first: date, last: date
+) -> None:
+    """Quarantine first, the table that marks cells complete last; each table in one commit."""
+    lake = context.lake
+    days = [first + timedelta(n) for n in range((last - first).days + 1)]
+    rejected = [
+        quarantine_row(region=region, day=date.fromisoformat(row["date"]), job=job, table=row["table"],
+                       key=json.loads(json.dumps(row["key"])), reason=row["reason"], remedy=row["remedy"])
+        for row in outcome.rejected
+    ]  # fmt: skip
+    parts.commit_quarantine(lake, rejected, job=job, region=region, days=days, run_id=context.run_id)
+    for table in operator.outputs:
+        parts.commit(lake, table, outcome.parts.get(table, []), region=region, days=days, run_id=context.run_id)
+
+
+def _check(chunk: Plan, outcome: Outcome) -> None:
+    planned = (
+        sum(cell.rows or 0 for cell in chunk.cells) if all(cell.rows is not None for cell in chunk.cells) else None
+    )
+    if chunk.reasons:
+        planned = None  # the log counts rows that a deletion vector hides
+    accounted = outcome.rows_out + outcome.rows_quarantined
+    if accounted != outcome.rows_in or planned not in (None, outcome.rows_in):
+        raise GridsinkError(
+            f"rows do not add up: {planned} planned, {outcome.rows_in} read, {outcome.rows_out} solved, "
+            f"{outcome.rows_quarantined} quarantined; nothing was committed",
+            chunk.root,
+            "run again; if it stays so, the table's statistics are wrong: write these days again (ingest)",
+        )
+
+
+def _chunks(whole: Plan, selection: Selection) -> Iterator[tuple[str, date, date]]:
+    """Region and days of each commit. Days without cells belong to one too: results of days that are gone must go."""
+    for region in sorted({cell.region for cell in whole.cells}):
+        days = [cell.date for cell in whole.cells if cell.region == region]
+        first, end = selection.first or days[0], selection.last or days[-1]
+        while first <= end:
+            last = min(end, first + timedelta(DAYS_PER_COMMIT - 1))
+            yield region, first, last
+            first = last + timedelta(1)
+
+
+def _length_s(settings: Settings, region: str, day: date) -> int:
+    if region not in settings.regions:
+        raise GridsinkError(
+            f"region {region} is in the lake and not in the settings",
+            f"regions.{region}",
+            "add its time_zone to conf/base.yaml",
+        )
+    return day_slots(day, settings.regions[region].time_zone, 1)
+
+
+class _Timer:
+    """Adds up the seconds of several `with` blocks."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> _Timer:
+        self._begin = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._begin

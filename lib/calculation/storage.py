@@ -1,0 +1,31 @@
+"""File systems that workers open themselves: local folders with pyarrow, everything else with delta-rs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from pyarrow import fs
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` is a path or a file: URI."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+def filesystem(root: str) -> fs.FileSystem:
+    """A file system whose paths are relative to `root`, a folder or any URI that delta-rs opens."""
+    if is_local(root):
+        return fs.SubTreeFileSystem(str(local_path(root)), fs.LocalFileSystem(use_mmap=True))
+    from deltalake.fs import DeltaStorageHandler
+
+    return fs.PyFileSystem(DeltaStorageHandler(root))
+
+
+def partition_folder(region: str, date: str) -> str:
+    """Folder of a partition, relative to its table. Values are quoted, so that no value can name another folder."""
+    return f"region={quote(region, safe=' ')}/date={quote(date, safe='')}"
