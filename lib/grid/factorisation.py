@@ -12,6 +12,7 @@ power flow method (1988); chord Newton as in Kelley: Iterative methods for linea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,12 +20,9 @@ import scipy.sparse.linalg
 from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import breadth_first_order
-from scipy.sparse.linalg import splu
 
+from lib.grid.elimination import Elimination, eliminate
 from lib.grid.network import Network
-
-BLOCK_ROWS = 96
-"""Rows of a subtree swept down and up before the next: what keeps its lanes in the second-level cache."""
 
 _RESIDUAL_LIMIT = 1e-6
 _TYPICAL_ITERATIONS = 40
@@ -32,26 +30,6 @@ _TYPICAL_ITERATIONS = 40
 
 class SingularNetworkError(ValueError):
     """The admittance matrix has no usable factorisation."""
-
-
-@dataclass(frozen=True, eq=False)
-class Elimination:
-    """Structure of the factors. Node i is the i-th row in preorder; node n is a dummy that roots point to.
-
-    `ancestor[start[i]:start[i+1]]` are the rows node i is coupled to after elimination, nearest first; a root's only one
-    is the dummy. `segment` holds (first, last + 1, 0 down | 1 up) in execution order.
-    """
-
-    row: NDArray[np.int64]
-    start: NDArray[np.int64]
-    ancestor: NDArray[np.int64]
-    depth: NDArray[np.int64]
-    accumulator: NDArray[np.int64]
-    segment: NDArray[np.int64]
-
-    @property
-    def n(self) -> int:
-        return len(self.row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +59,20 @@ class Factorisation:
     """(nnz,) Y[ancestor, node]"""
     y_upper: NDArray[np.complex128]
     """(nnz,) Y[node, ancestor]"""
+
+    @cached_property
+    def kernel_view(self) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+        """(elimination, factors) as `lib.grid.sweep.solve_tiles` takes them."""
+        e = self.elimination
+        w = 1.0 / np.conj(_complex(self.start_voltage))
+        # All of the first right-hand side that does not depend on the snapshot.
+        constant = _complex(self.source_current) + _complex(self.chord) / w
+        constant -= np.conj(_complex(self.constant_current)) * np.abs(w) / np.conj(w)
+        numbers = (
+            self.diagonal_inverse, self.lower, self.upper, self.chord, self.source_current, self.constant_current,
+            self.start_voltage, _pairs(w), _pairs(constant),
+        )  # fmt: skip
+        return (e.row, e.start, e.ancestor, e.depth, e.accumulator, e.segment), numbers
 
 
 def admittance_matrix(network: Network) -> sp.csr_matrix:
@@ -120,13 +112,17 @@ def factorise(network: Network) -> Factorisation:
     y = admittance_matrix(network)
     if not np.isfinite(y.data).all():
         bad = int(np.flatnonzero(~np.isfinite(y.tocoo().data))[0])
-        raise SingularNetworkError(f"admittance of row {int(y.tocoo().row[bad])} is not finite: check its branches' impedances")
+        raise SingularNetworkError(
+            f"admittance of row {int(y.tocoo().row[bad])} is not finite: check its branches' impedances"
+        )
     inner = y[rows][:, rows].tocsr()
     fixed_v = np.zeros(network.n_row, dtype=complex)
     fixed_v[network.fixed_row] = network.fixed_v_pu
     source = -(y @ fixed_v)[rows]
 
-    elimination = _eliminate(inner, rows, touches_source=np.asarray(abs(y[rows][:, network.fixed_row]).sum(axis=1)).ravel() > 0)
+    elimination = eliminate(
+        inner, rows, touches_source=np.asarray(abs(y[rows][:, network.fixed_row]).sum(axis=1)).ravel() > 0
+    )
     order = np.searchsorted(rows, elimination.row)
     inner = inner[order][:, order].tocsr()
     source = source[order]
@@ -146,136 +142,21 @@ def factorise(network: Network) -> Factorisation:
         inverse, low, up = plain
         chord = np.zeros_like(chord)
 
-    def pairs(z: NDArray[np.complex128]) -> NDArray[np.float64]:
-        return np.ascontiguousarray(z, dtype=np.complex128).view(np.float64).reshape(-1, 2)
-
     return Factorisation(
-        elimination=elimination, energised=energised, diagonal_inverse=inverse, lower=low, upper=up, chord=pairs(chord),
-        source_current=pairs(source), start_voltage=pairs(voltage),
-        constant_current=pairs(network.s_constant_current_mva[elimination.row]),
+        elimination=elimination, energised=energised, diagonal_inverse=inverse, lower=low, upper=up, chord=_pairs(chord),
+        source_current=_pairs(source), start_voltage=_pairs(voltage),
+        constant_current=_pairs(network.s_constant_current_mva[elimination.row]),
         y_diagonal=diagonal, y_lower=lower, y_upper=upper,
     )  # fmt: skip
 
 
-# ---- structure -------------------------------------------------------------------------------------------------------
+def _pairs(z: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """(n, 2) real and imaginary parts."""
+    return np.ascontiguousarray(z, dtype=np.complex128).view(np.float64).reshape(-1, 2)
 
 
-def _eliminate(y: sp.csr_matrix, rows: NDArray[np.int64], touches_source: NDArray[np.bool_]) -> Elimination:
-    n = y.shape[0]
-    pattern = sp.csr_matrix((np.ones(len(y.data), dtype=np.int8), y.indices, y.indptr), shape=y.shape)
-    pattern = (pattern + pattern.T).tolil()
-    pattern.setdiag(0)
-    neighbours: list[list[int]] = [sorted(j for j in r if j != i) for i, r in enumerate(pattern.tocsr().tolil().rows)]
-    order = _elimination_order(neighbours, touches_source, y)
-    position = np.empty(n, dtype=np.int64)
-    position[order] = np.arange(n)
-
-    # Symbolic factorisation: what a node is coupled to once all before it are gone.
-    structure: list[set[int]] = [set() for _ in range(n)]
-    children: list[list[int]] = [[] for _ in range(n)]
-    roots = []
-    for i in order:
-        s = {j for j in neighbours[i] if position[j] > position[i]}
-        for child in children[i]:
-            s |= structure[child]
-        s.discard(i)
-        structure[i] = s
-        if s:
-            children[min(s, key=lambda j: position[j])].append(i)
-        else:
-            roots.append(i)
-
-    preorder: list[int] = []
-    stack = roots[::-1]
-    while stack:
-        i = stack.pop()
-        preorder.append(i)
-        stack.extend(children[i][::-1])
-    new = np.empty(n, dtype=np.int64)
-    new[preorder] = np.arange(n)
-
-    start = np.zeros(n + 1, dtype=np.int64)
-    ancestor: list[int] = []
-    for k, i in enumerate(preorder):
-        ancestor.extend(sorted((int(new[j]) for j in structure[i]), reverse=True) if structure[i] else [n])
-        start[k + 1] = len(ancestor)
-    anc = np.array(ancestor, dtype=np.int64)
-    parent = anc[start[:-1]]
-    depth = np.zeros(n + 1, dtype=np.int64)
-    for k in range(n):
-        depth[k] = depth[parent[k]] + 1 if parent[k] < n else 1  # level 0 belongs to the dummy
-    segment, accumulator = _segments(parent)
-    return Elimination(rows[preorder] if n else rows, start, anc, depth, accumulator, segment)
-
-
-def _elimination_order(neighbours: list[list[int]], touches_source: NDArray[np.bool_], y: sp.csr_matrix) -> list[int]:
-    """Leaves first, towards the sources; what lies on loops by minimum degree."""
-    n = len(neighbours)
-    degree = [len(a) + int(touches_source[i]) for i, a in enumerate(neighbours)]
-    gone = [False] * n
-    order: list[int] = []
-    leaves = [i for i in range(n) if degree[i] <= 1]
-    while leaves:
-        i = leaves.pop()
-        if gone[i]:
-            continue
-        gone[i] = True
-        order.append(i)
-        for j in neighbours[i]:
-            if not gone[j]:
-                degree[j] -= 1
-                if degree[j] <= 1:
-                    leaves.append(j)
-    core = np.array([i for i in range(n) if not gone[i]], dtype=np.int64)
-    if len(core):
-        block = y[core][:, core]
-        pattern = sp.csc_matrix(abs(block) + abs(block.T))
-        pattern.data[:] = -1.0
-        pattern.setdiag(np.diff(pattern.indptr) + 1.0)  # dominant: SuperLU is only asked for its ordering
-        lu = splu(pattern, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        order.extend(core[np.argsort(lu.perm_c)].tolist())
-    return order
-
-
-def _segments(parent: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs of rows swept down then up, small subtrees at a time, and each row's accumulator.
-
-    Rows of small subtrees share accumulators block by block; rows above them keep their own (they stay open longer).
-    """
-    n = len(parent)
-    size = np.ones(n + 1, dtype=np.int64)
-    for i in range(n - 1, -1, -1):
-        size[parent[i]] += size[i]
-    segments: list[tuple[int, int, int]] = []
-    own: list[int] = []
-    blocks: list[tuple[int, int]] = []
-    open_rows: list[int] = []
-    i = 0
-    while i < n:
-        while open_rows and i >= open_rows[-1] + size[open_rows[-1]]:
-            r = open_rows.pop()
-            segments.append((r, r + 1, 1))
-        if size[i] > BLOCK_ROWS:
-            segments.append((i, i + 1, 0))
-            own.append(i)
-            open_rows.append(i)
-            i += 1
-            continue
-        j = i + int(size[i])
-        while j < n and parent[j] == parent[i] and size[j] <= BLOCK_ROWS and j + size[j] - i <= BLOCK_ROWS:
-            j += int(size[j])
-        segments += [(i, j, 0), (i, j, 1)]
-        blocks.append((i, j))
-        i = j
-    segments += [(r, r + 1, 1) for r in reversed(open_rows)]
-    accumulator = np.zeros(n + 1, dtype=np.int64)  # the dummy's is 0
-    accumulator[own] = 1 + np.arange(len(own))
-    for first, last in blocks:
-        accumulator[first:last] = 1 + len(own) + np.arange(last - first)
-    return np.array(segments, dtype=np.int64).reshape(-1, 3), accumulator
-
-
-# ---- numbers ---------------------------------------------------------------------------------------------------------
+def _complex(pairs: NDArray[np.float64]) -> NDArray[np.complex128]:
+    return pairs[:, 0] + 1j * pairs[:, 1]
 
 
 def _coupling(y: sp.csr_matrix, e: Elimination):

@@ -122,7 +122,9 @@ class Network:
         except Exception as e:  # zipfile, numpy and zlib raise their own kinds
             raise ValueError(f"not a network of format {FORMAT_VERSION}: {e}") from e
         if version != FORMAT_VERSION:
-            raise ValueError(f"network format {version}, this gridsink reads {FORMAT_VERSION}: rebuild the network table")
+            raise ValueError(
+                f"network format {version}, this gridsink reads {FORMAT_VERSION}: rebuild the network table"
+            )
         return cls(**fields, source=source)
 
     @classmethod

@@ -62,7 +62,17 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
             pn[pv_node] += pv_p[:, None]
             e, f = (np.ascontiguousarray(np.repeat(a[:, None], WIDTH, axis=1)) for a in (begin.real, begin.imag))
             done, steps, worst = _newton(
-                structure, factors.source_current, factors.constant_current, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance
+                structure,
+                factors.source_current,
+                factors.constant_current,
+                pv_node,
+                pv_vm,
+                pv_q,
+                pn,
+                qn,
+                e,
+                f,
+                tolerance,
             )
             for k, s in enumerate(lanes):
                 flow.status[s] = SlotStatus.NEWTON if done[k] else SlotStatus.DIVERGED
@@ -224,7 +234,12 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
     start, anc, yd, yl, yu = structure
     n, nnz, n_pv = len(yd), len(yl), len(pv_node)
     ir, ii = np.empty((n, WIDTH)), np.empty((n, WIDTH))
-    d, low, up, x = np.empty((4 * n, WIDTH)), np.empty((4 * nnz, WIDTH)), np.empty((4 * nnz, WIDTH)), np.empty((2 * n, WIDTH))
+    d, low, up, x = (
+        np.empty((4 * n, WIDTH)),
+        np.empty((4 * nnz, WIDTH)),
+        np.empty((4 * nnz, WIDTH)),
+        np.empty((2 * n, WIDTH)),
+    )
     controlled = np.ones((n_pv, WIDTH))
     pv_of = np.full(n, -1)
     for c in range(n_pv):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.grid import sweep
-from lib.grid.factorisation import Factorisation, admittance_matrix
+from lib.grid.factorisation import admittance_matrix
 from lib.grid.network import Network
 from lib.grid.sweep import LANES
 
@@ -78,7 +78,9 @@ class PowerFlow:
         s = np.empty((len(rows), n_tile * LANES), dtype=complex)
         for t in range(n_tile):
             v = np.nan_to_num(self.e[t]) + 1j * np.nan_to_num(self.f[t])  # a dead island has no branch to a fixed row
-            s[:, t * LANES : (t + 1) * LANES] = v[rows] * np.conj(y @ v) + self.network.s_constant_current_mva[rows, None] * abs(v[rows])
+            s[:, t * LANES : (t + 1) * LANES] = v[rows] * np.conj(y @ v) + self.network.s_constant_current_mva[
+                rows, None
+            ] * abs(v[rows])
         s = s[:, : self.n_snapshot]
         p, q, scale = self.injected_mva
         visible = rows < self.network.n_bus
@@ -145,16 +147,22 @@ def solve(
         arguments = (float(scale), float(tolerance), int(max_iterations))
         outputs = (state, iterations, mismatch)
         whole = n // LANES
-        elimination, numbers = _kernel_view(factors)
+        elimination, numbers = factors.kernel_view
+        el = factors.elimination
+        scratch = sweep.scratch_arrays(el.n, int(el.depth.max()) + 1, int(el.accumulator.max()) + 1, p.dtype)
         if whole:
-            sweep.solve_tiles(elimination, numbers, p, q, *arguments, 0, whole, LANES, e, f, *outputs)
+            sweep.solve_tiles(elimination, numbers, scratch, p, q, *arguments, 0, whole, LANES, e, f, *outputs)
         if n_tile > whole:
             tail = slice(whole * LANES, None)
             pt, qt = (np.zeros((network.n_bus, LANES), dtype=p.dtype) for _ in range(2))
             pt[:, : n - whole * LANES], qt[:, : n - whole * LANES] = p[:, tail], q[:, tail]
             rest = [a[tail] for a in outputs]
-            sweep.solve_tiles(elimination, numbers, pt, qt, *arguments, 0, 1, n - whole * LANES, e[whole:], f[whole:], *rest)
-    status = np.array([SlotStatus.DIVERGED, SlotStatus.OK, SlotStatus.BAD_INPUT, SlotStatus.DIVERGED], dtype=np.uint8)[state[:n]]
+            sweep.solve_tiles(
+                elimination, numbers, scratch, pt, qt, *arguments, 0, 1, n - whole * LANES, e[whole:], f[whole:], *rest
+            )
+    status = np.array([SlotStatus.DIVERGED, SlotStatus.OK, SlotStatus.BAD_INPUT, SlotStatus.DIVERGED], dtype=np.uint8)[
+        state[:n]
+    ]
     result = PowerFlow(network, n, e, f, status, iterations[:n], mismatch[:n], (p, q, scale))
     lost = np.flatnonzero(state[:n] == sweep.EJECTED)
     e[:, network.fixed_row] = network.fixed_v_pu.real[:, None]
@@ -173,25 +181,9 @@ def solve(
 def _checked(network: Network, a: NDArray[np.floating], name: str) -> NDArray[np.floating]:
     a = np.asarray(a)
     if a.ndim != 2 or a.shape[0] != network.n_bus:
-        raise ValueError(f"{name} has shape {a.shape}: expected ({network.n_bus}, n_snapshot), rows in network.bus_ids order")
+        raise ValueError(
+            f"{name} has shape {a.shape}: expected ({network.n_bus}, n_snapshot), rows in network.bus_ids order"
+        )
     if a.dtype not in (np.float32, np.float64):
         a = a.astype(np.float64)
     return np.ascontiguousarray(a)
-
-
-def _kernel_view(x: Factorisation):
-    el = x.elimination
-    w = 1.0 / np.conj(x.start_voltage[:, 0] + 1j * x.start_voltage[:, 1])
-    chord = x.chord[:, 0] + 1j * x.chord[:, 1]
-    constant = (x.source_current[:, 0] + 1j * x.source_current[:, 1]) + chord / w
-    ci = x.constant_current[:, 0] + 1j * x.constant_current[:, 1]
-    constant = constant - np.conj(ci) * np.conj(w) ** -1 * np.abs(w)
-    numbers = (
-        x.diagonal_inverse, x.lower, x.upper, x.chord, x.source_current, x.constant_current, x.start_voltage,
-        _pairs(w), _pairs(constant),
-    )  # fmt: skip
-    return (el.row, el.start, el.ancestor, el.depth, el.accumulator, el.segment), numbers
-
-
-def _pairs(z: NDArray[np.complex128]) -> NDArray[np.float64]:
-    return np.ascontiguousarray(z).view(np.float64).reshape(-1, 2)

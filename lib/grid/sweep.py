@@ -11,6 +11,8 @@ Sources: fixed point V = Y^-1 (conj(S/V) + I0) and its convergence: Bazrafshan, 
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numba import njit
 
@@ -203,22 +205,43 @@ def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, s
     return active
 
 
+_kept = threading.local()
+
+
+def scratch_arrays(n: int, n_depth: int, n_accumulator: int, dtype: np.dtype) -> tuple[np.ndarray, ...]:
+    """Rows of lanes the sweep works in: powers, eliminated right-hand sides and their last change by node; voltages and
+    their change by depth; accumulators.
+
+    Kept per thread, as large as the largest asked for: fresh pages for every call would cost as much as a pass.
+    """
+    wanted = (
+        (n, dtype),
+        (n, np.float64),
+        (n, np.float32),
+        (n_depth, np.float64),
+        (n_depth, np.float64),
+        (n_accumulator, np.float64),
+    )
+    held = getattr(_kept, "arrays", None)
+    if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
+        held = _kept.arrays = tuple(np.zeros((rows, 2 * LANES), kind) for rows, kind in wanted)
+    return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
+
+
 @_jit
-def solve_tiles(elimination, factors, p, q, scale, tolerance, max_iterations, first_tile, last_tile, n_lane,
+def solve_tiles(elimination, factors, scratch, p, q, scale, tolerance, max_iterations, first_tile, last_tile, n_lane,
                 e_out, f_out, state_out, iterations_out, mismatch_out):  # fmt: skip
     """Solves tiles [first_tile, last_tile) of p, q (n_bus, n) into e_out, f_out (n_tile, n_row, 32).
 
     `n_lane`: lanes of the last tile that are snapshots; the rest is padding. `elimination`: (row, start, ancestor, depth,
     accumulator, segment); `factors`: (inverse, lower, upper, chord, source, constant_current, start_voltage, weight,
-    constant).
+    constant); `scratch`: as `scratch_arrays` gives.
     """
     row, start, anc, depth, acc, segment = elimination
     inverse, low, up, chord, source, ci, v0, weight, constant = factors
     n = len(row)
-    n_depth, n_acc = depth.max() + 1, acc.max() + 1
-    # Powers, eliminated right-hand sides and their last change by node; voltages and their change by depth; accumulators.
-    s, c, g = np.empty((n, 2 * LANES), p.dtype), np.empty((n, 2 * LANES)), np.zeros((n, 2 * LANES), np.float32)
-    v, d, a = np.zeros((n_depth, 2 * LANES)), np.zeros((n_depth, 2 * LANES)), np.zeros((n_acc, 2 * LANES))
+    s, c, g, v, d, a = scratch
+    v[0], d[0] = 0.0, 0.0  # level 0 is the dummy's
     peak, frozen, keep, worst = np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES))
     last_peak, last_ratio = np.zeros(LANES), np.zeros(LANES)
     for tile in range(first_tile, last_tile):
