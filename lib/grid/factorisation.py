@@ -16,10 +16,10 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg
 from numba import njit
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import breadth_first_order
+from scipy.sparse.linalg import spsolve
 
 from lib.grid.elimination import Elimination, eliminate
 from lib.grid.network import Network
@@ -34,7 +34,7 @@ class SingularNetworkError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Factorisation:
-    """Factors of one network, shapes after `Elimination`: n nodes, nnz ancestor entries, blocks flattened row by row."""
+    """Factors of one network. Shapes: n nodes, nnz ancestor entries (`Elimination`); blocks are flattened row by row."""
 
     elimination: Elimination
     energised: NDArray[np.bool_]
@@ -143,14 +143,14 @@ def factorise(network: Network) -> Factorisation:
         chord = np.zeros_like(chord)
 
     return Factorisation(
-        elimination=elimination, energised=energised, diagonal_inverse=inverse, lower=low, upper=up, chord=_pairs(chord),
-        source_current=_pairs(source), start_voltage=_pairs(voltage),
+        elimination=elimination, energised=energised, diagonal_inverse=inverse, lower=low, upper=up,
+        chord=_pairs(chord), source_current=_pairs(source), start_voltage=_pairs(voltage),
         constant_current=_pairs(network.s_constant_current_mva[elimination.row]),
         y_diagonal=diagonal, y_lower=lower, y_upper=upper,
     )  # fmt: skip
 
 
-def _pairs(z: NDArray[np.complex128]) -> NDArray[np.float64]:
+def _pairs(z: NDArray) -> NDArray[np.float64]:
     """(n, 2) real and imaginary parts."""
     return np.ascontiguousarray(z, dtype=np.complex128).view(np.float64).reshape(-1, 2)
 
@@ -263,7 +263,7 @@ def _typical_voltage(factors, e: Elimination, s, source) -> NDArray[np.complex12
 
 
 def _linear_start(network: Network, rows: NDArray[np.int64]) -> NDArray[np.complex128]:
-    """(len(rows),) set-points at generators, 1 pu elsewhere; angles of the linear ("DC") power flow at the typical load."""
+    """(len(rows),) set-points at generators, else 1 pu; angles of the linear ("DC") power flow at the typical load."""
     f, t, y = network.branch_from, network.branch_to, network.branch_y_pu
     turn = np.angle(y[:, 0, 1] * np.conj(y[:, 1, 0])) / 2
     series = -y[:, 0, 1] * np.exp(-1j * turn)
@@ -281,7 +281,7 @@ def _linear_start(network: Network, rows: NDArray[np.int64]) -> NDArray[np.compl
     np.add.at(power, t, -b * turn)
     angle = np.zeros(n)
     angle[network.fixed_row] = np.angle(network.fixed_v_pu)
-    angle[rows] = sp.linalg.spsolve(matrix[rows][:, rows].tocsc(), (power - matrix @ angle)[rows])
+    angle[rows] = spsolve(matrix[rows][:, rows].tocsc(), (power - matrix @ angle)[rows])
     magnitude = np.ones(n)
     magnitude[network.pv_row] = network.pv_vm_pu
     return (magnitude * np.exp(1j * np.nan_to_num(angle)))[rows]
@@ -299,6 +299,6 @@ def _check(factors, e: Elimination, y: sp.csr_matrix, source, network: Network) 
         row = int(e.row[np.flatnonzero(bad)[-1]])  # the one eliminated first: the others caught it from there
         name = f"bus {network.bus_ids[row]}" if row < network.n_bus else f"hidden row {row}"
         raise SingularNetworkError(
-            f"the admittance matrix of {network.source or 'the network'} is singular at {name}: look for impedances that "
-            "cancel (series capacitors, negative reactances) or parts tied to nothing but each other"
+            f"the admittance matrix of {network.source or 'the network'} is singular at {name}: look for "
+            "impedances that cancel (series capacitors, negative reactances) or parts tied to nothing but each other"
         )

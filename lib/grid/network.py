@@ -42,7 +42,7 @@ class Network:
     vn_kv: NDArray[np.float64]
     """(n_row,) nominal voltage."""
     y_shunt_pu: NDArray[np.complex128]
-    """(n_row,) admittance to ground: shunts, wards, constant-impedance shares of loads. S = |V|^2 conj(y) is consumed."""
+    """(n_row,) admittance to ground: shunts, wards, constant-impedance shares of loads. They draw |V|^2 conj(y)."""
     s_constant_current_mva: NDArray[np.complex128]
     """(n_row,) power consumed at 1 pu by constant-current shares: S = s |V| (fixed power factor)."""
     fixed_row: NDArray[np.int64]
@@ -135,7 +135,7 @@ class Network:
         return network_from_pandapower(net, trafo_model=trafo_model)
 
     def injections(self, net: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Net constant-power injection (p_mw, q_mvar), each (n_bus,), of a pandapower net's loads and static generators."""
+        """Net constant-power injection (p_mw, q_mvar) of a pandapower net's loads and static generators, each (n_bus,)."""
         from lib.grid.from_pandapower import injections
 
         return injections(self, net)

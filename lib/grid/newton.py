@@ -1,4 +1,4 @@
-"""Newton's method, eight snapshots at a time: for what the fixed-matrix sweep gives up, and for voltage-controlled generators.
+"""Newton's method, eight snapshots at a time: for what the sweep gives up, and for voltage-controlled generators.
 
 Rectangular voltages, current mismatch at load rows, active power and squared magnitude at voltage-controlled rows. Each
 lane factorises its own Jacobian on the network's elimination structure, freezes when it has converged, and turns
@@ -109,7 +109,7 @@ def _currents(structure, source, ci, e, f, ir, ii):
 
 @_jit
 def _block(m, k, y, e, f, controlled):
-    """Off-diagonal block k: multiplication by y, or its active-power row where the row's voltage is controlled (0/1 lanes)."""
+    """Off-diagonal block k: multiplication by y, or its active-power row in lanes where `controlled` is 1."""
     g, b = splat(y.real), splat(y.imag)
     is_pv = controlled > splat(0.0)
     store(m, 4 * k, 0, select(is_pv, e * g + f * b, g))
@@ -231,7 +231,7 @@ def _step(start, anc, d, low, up, x):
 @_jit
 def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
     """Iterates e, f (n, 8) in place; returns (converged, steps, worst mismatch in MVA), each (8,)."""
-    start, anc, yd, yl, yu = structure
+    start, anc, yd, yl, _ = structure
     n, nnz, n_pv = len(yd), len(yl), len(pv_node)
     ir, ii = np.empty((n, WIDTH)), np.empty((n, WIDTH))
     d, low, up, x = (

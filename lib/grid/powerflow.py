@@ -35,7 +35,7 @@ class SlotStatus(enum.IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class PowerFlow:
-    """Solved snapshots. Voltages are rectangular, in tiles of 32 snapshots: what the sweep writes and the summaries read."""
+    """Solved snapshots. Voltages are rectangular, in tiles of 32 snapshots: as the sweep writes and summaries read."""
 
     network: Network
     n_snapshot: int
@@ -119,12 +119,12 @@ def solve(
 
     p_mw, q_mvar: net constant-power injection, generation positive, (n_bus, n_snapshot) float32 or float64, rows in
         `network.bus_ids` order; multiplied by `scale` (1e-3 lets kW in).
-    tolerance: bound on the voltage error in per unit, from the change between iterates and the contraction each snapshot shows.
+    tolerance: bound on the voltage error in per unit, judged by each snapshot's own change and contraction.
     max_iterations: linear solves after which a snapshot that would still miss the tolerance is given up.
     fallback: try Newton's method (at most 12 steps) on snapshots given up.
 
-    A snapshot's result is the same bits whatever else is in the batch. Snapshots without a result are NaN and say why in
-    `status`. Raises ValueError on a wrong shape, SingularNetworkError on a network that cannot be factorised.
+    A snapshot's result is the same bits whatever else is in the batch. Snapshots without a result are NaN and `status`
+    says why. Raises ValueError on a wrong shape, SingularNetworkError on a network that cannot be factorised.
     """
     p, q = _checked(network, p_mw, "p_mw"), _checked(network, q_mvar, "q_mvar")
     if p.shape != q.shape:

@@ -53,14 +53,14 @@ class _MaskModel(models.PrimitiveModel):
 def _element_pointer(context, builder, array_type, array, row, lane):
     ary = cgutils.create_struct_proxy(array_type)(context, builder, value=array)
     return cgutils.get_item_pointer2(
-        context, builder, ary.data, cgutils.unpack_tuple(builder, ary.shape), cgutils.unpack_tuple(builder, ary.strides),
-        array_type.layout, [row, lane], wraparound=False, boundscheck=False,
+        context, builder, ary.data, cgutils.unpack_tuple(builder, ary.shape),
+        cgutils.unpack_tuple(builder, ary.strides), array_type.layout, [row, lane], wraparound=False, boundscheck=False,
     )  # fmt: skip
 
 
 @intrinsic
 def load(typingctx, array, row, lane):
-    """Eight lanes of `array[row, lane:lane+8]`, widened to float64. `array` is 2-D, C-contiguous, float32 or float64."""
+    """Eight lanes of `array[row, lane:lane+8]` as float64. `array` is 2-D, C-contiguous, float32 or float64."""
     if not (isinstance(array, types.Array) and array.ndim == 2 and array.layout == "C"):
         return None
 

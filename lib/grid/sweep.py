@@ -183,7 +183,7 @@ def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, s
     for lane in range(LANES):
         if state[lane] != ACTIVE:
             continue
-        if not (a[0, lane] + a[0, IM + lane] == 0.0):
+        if np.isnan(a[0, lane] + a[0, IM + lane]):
             state[lane] = BAD_INPUT if iterate == 1 else EJECTED
             iterations[lane] = iterate
             continue
@@ -233,8 +233,8 @@ def solve_tiles(elimination, factors, scratch, p, q, scale, tolerance, max_itera
                 e_out, f_out, state_out, iterations_out, mismatch_out):  # fmt: skip
     """Solves tiles [first_tile, last_tile) of p, q (n_bus, n) into e_out, f_out (n_tile, n_row, 32).
 
-    `n_lane`: lanes of the last tile that are snapshots; the rest is padding. `elimination`: (row, start, ancestor, depth,
-    accumulator, segment); `factors`: (inverse, lower, upper, chord, source, constant_current, start_voltage, weight,
+    `n_lane`: lanes of the last tile that are snapshots; the rest is padding. `elimination`: (row, start, ancestor,
+    depth, accumulator, segment); `factors`: (inverse, lower, upper, chord, source, constant_current, start_voltage, weight,
     constant); `scratch`: as `scratch_arrays` gives.
     """
     row, start, anc, depth, acc, segment = elimination

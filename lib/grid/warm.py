@@ -1,4 +1,4 @@
-"""Compiles every kernel into Numba's cache: `python -m lib.grid.warm`. Workers then load machine code instead of compiling."""
+"""Compiles every kernel into Numba's cache: `python -m lib.grid.warm`. Workers then load instead of compiling."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def compile_all() -> None:
         p[1] = -0.1
         p[1, 0] = -20.0  # beyond what the line carries: Newton is compiled too
         flow = solve(network, p, np.zeros_like(p))
-        assert flow.status[0] == SlotStatus.DIVERGED and flow.converged[1:].all()
+        assert flow.status[0] == SlotStatus.DIVERGED
+        assert flow.converged[1:].all()
         flow.branches()
         summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
 

@@ -142,7 +142,7 @@ def test_bad_values_are_a_status(value):
 
 
 def test_newton_solves_what_the_sweep_gives_up():
-    """Close to the highest power a line can carry the fixed matrix contracts slowly; there is a solution all the same."""
+    """Close to the highest power a line can carry the fixed matrix contracts slowly; a solution there is."""
     network = random_network(0, 2, chord=False)
     z = 1 / network.branch_y_pu[0, 0, 0]
     limit = abs(network.fixed_v_pu[0]) ** 2 / (2 * (abs(z) + z.real))  # largest load at unity power factor
