@@ -34,7 +34,7 @@ class SingularNetworkError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Factorisation:
-    """Factors of one network. Shapes: n nodes, nnz ancestor entries (`Elimination`); blocks are flattened row by row."""
+    """Factors of one network. Shapes: n nodes, nnz ancestor entries (`Elimination`); blocks flattened row by row."""
 
     elimination: Elimination
     energised: NDArray[np.bool_]

@@ -135,7 +135,7 @@ class Network:
         return network_from_pandapower(net, trafo_model=trafo_model)
 
     def injections(self, net: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Net constant-power injection (p_mw, q_mvar) of a pandapower net's loads and static generators, each (n_bus,)."""
+        """Net constant-power injection (p_mw, q_mvar) of a net's loads and static generators, each (n_bus,)."""
         from lib.grid.from_pandapower import injections
 
         return injections(self, net)

@@ -234,8 +234,8 @@ def solve_tiles(elimination, factors, scratch, p, q, scale, tolerance, max_itera
     """Solves tiles [first_tile, last_tile) of p, q (n_bus, n) into e_out, f_out (n_tile, n_row, 32).
 
     `n_lane`: lanes of the last tile that are snapshots; the rest is padding. `elimination`: (row, start, ancestor,
-    depth, accumulator, segment); `factors`: (inverse, lower, upper, chord, source, constant_current, start_voltage, weight,
-    constant); `scratch`: as `scratch_arrays` gives.
+    depth, accumulator, segment); `factors`: (inverse, lower, upper, chord, source, constant_current, start_voltage,
+    weight, constant); `scratch`: as `scratch_arrays` gives.
     """
     row, start, anc, depth, acc, segment = elimination
     inverse, low, up, chord, source, ci, v0, weight, constant = factors
