@@ -64,7 +64,14 @@ def run(context: JobContext) -> JobResult:
     }
     phases = {"collect": context.phases["collect"]} | outcome.seconds
     notes: dict[str, Any] = {"phases_s": phases, "measured_solve_s": outcome.measured_solve_s}
-    table = figures | {"seconds": f"{seconds:.3g}" + (" (scaled)" if outcome.scaled else "")}
+    table = {
+        "engine": engine,
+        "bus-snapshots": outcome.bus_snapshots,
+        "failed": outcome.failed,
+        "seconds": f"{seconds:.3g}"
+        + (f" (scaled from {outcome.solved_snapshots} snapshots)" if outcome.scaled else ""),
+        "MB to the driver": round(collected.bytes_to_driver / 1e6, 2),
+    }
     return JobResult(
         summary=figures | notes | {"timed": engines.TIMED[engine], "files": files}, tables={"baseline": [table]}
     )

@@ -25,6 +25,10 @@ Role = Literal["driver_jvm", "driver_python", "executor", "worker", "launcher", 
 
 POLL_S = 0.1
 TAIL_BYTES = 4000
+MEMORY_SIGNS = (
+    "OutOfMemoryError", "MemoryError", "malloc of size", "Unable to allocate", "insufficient memory",
+    "Cannot allocate memory",
+)  # fmt: skip
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
@@ -64,7 +68,7 @@ class Report:
             return "ran out of time"
         if self.killed_for_memory:
             return "killed at the memory cap"
-        for sign in ("MemoryError", "OutOfMemoryError", "malloc of size", "bigger than spark.driver.maxResultSize"):
+        for sign in MEMORY_SIGNS:
             if sign in self.tail:
                 return f"out of memory ({sign})"
         return f"failed with exit code {self.returncode}"
