@@ -127,7 +127,11 @@ def test_merge_is_exact_in_any_order_and_grouping() -> None:
     whole = summary_of(summariser, e, f, used, [0, 1, 2, 3])
     single = [summary_of(summariser, e, f, used, [k]) for k in range(4)]
     for a, b, c, d in permutations(single):
-        for merged in (merge(merge(merge(a, b), c), d), merge(merge(a, b), merge(c, d)), merge(a, merge(b, merge(c, d)))):
+        for merged in (
+            merge(merge(merge(a, b), c), d),
+            merge(merge(a, b), merge(c, d)),
+            merge(a, merge(b, merge(c, d))),
+        ):
             for field in dataclasses.fields(DaySummary):
                 np.testing.assert_array_equal(getattr(merged, field.name), getattr(whole, field.name), field.name)
     backwards = summary_of(summariser, e, f, used, [3, 1, 0, 2])
