@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.baseline import child
+from lib.baseline import child, comparison
 from lib.report.machine import one_line, provenance
 from lib.report.page import markdown
+from lib.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,15 +66,23 @@ def command(name: str) -> str:
 
 
 def job(
-    name: str, *arguments: str, sets: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    name: str, *arguments: str, settings: Sequence[str], timeout_s: float | None = None
 ) -> tuple[child.Report, dict[str, Any]]:
-    """One job of the product in a child: how it ended, and its record (run.json). Raises RuntimeError if it fails."""
-    from lib.baseline.comparison import launch
+    """One job of the product in a child: how it ended, and its record (run.json). Raises RuntimeError if it fails.
 
-    report, record = launch(name, arguments, sets or {}, timeout_s=timeout_s)
+    settings: `key=value`, lake.path among them.
+    """
+    report, record = comparison.launch(name, arguments, settings, timeout_s=timeout_s)
     if not report.finished:
         raise RuntimeError(f"{name} {' '.join(arguments)}: {report.reason}\n{report.tail}")
     return report, record
+
+
+def build_lake(settings: Settings, days: int, regions: Sequence[str]) -> None:
+    """Build what the demo lake lacks of its first `days` days."""
+    chosen = [part for region in regions for part in ("--region", region)]
+    say(f"demo lake: {days} days in {settings.lake.path}")
+    job("ingest.demo", "--days", str(days), *chosen, settings=comparison.overrides(settings))
 
 
 def one_core() -> None:

@@ -41,7 +41,7 @@ def verdicts(gains: Mapping[str, float]) -> list[str]:
         )
     return [
         f"Kernel: (c) is {gains['kernel']:.2f} times as fast as power-grid-model (b) with the collect counted, "
-        f"{gains['kernel_calculation_alone']:.2f} times in the calculation alone. (c) makes every row of the day tables, "
+        f"{gains['kernel_calculation_alone']:.2f} times in the calculation alone. (c) makes the rows of the tables, "
         "(b) voltages and their minimum, mean and maximum.",
         said,
         f"Both together: the sunk run is {gains['sunk_over_power_grid_model']:.2f} times as fast as (b) and "
