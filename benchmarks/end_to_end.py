@@ -17,7 +17,7 @@ NOTES = (
     "ns per bus and snapshot is the slope between the two sizes; the seconds that do not grow with the data (starting "
     "Java and Spark, the first compilation) are 'fixed seconds'.",
     "(b) and (c) collect, calculate on all cores and write nothing; (c) makes the rows of the tables, (b) voltages "
-    "and their minimum, mean and maximum. (a) is pandapower's loop on a sample, scaled: its slope is its calculation's.",
+    "and their minimum, mean and maximum. (a) is pandapower's loop on a sample, scaled: the slope is its loop's.",
 )
 
 
