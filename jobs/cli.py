@@ -141,7 +141,6 @@ def run_job(
         "run_id": run_id,
         "run_dir": str(run_dir),
         "interactive": sys.stderr.isatty(),
-        "launcher_pid": os.getpid(),
     }
     java_home = java.java_home(STATE)
     setup.prepare(java_home)

@@ -1,13 +1,14 @@
-"""The program spark-submit runs: one job, as the request file says. The launcher writes the file and reads the result."""
+"""The program spark-submit runs: one job, as the launcher's request file says; its result goes to a file beside it."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 
@@ -23,8 +24,11 @@ def main() -> int:
     from lib.settings import Settings
 
     folder = request_file.parent
+    logging.basicConfig(filename=folder / "driver.log", level=logging.WARNING)
     (folder / "driver.pid").write_text(str(os.getpid()))
-    threading.Thread(target=_follow, args=(request["launcher_pid"],), daemon=True).start()
+    launcher = folder / "launcher.lock"
+    if launcher.exists():
+        threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
     module = catalog.load(request["job"])
     context = job.JobContext(
         job=request["job"],
@@ -42,17 +46,14 @@ def main() -> int:
     return result.exit_code
 
 
-def _follow(launcher: int) -> None:
-    """Stop when the launcher is killed: a run that nobody waits for would hold the job's lock."""
-    while True:
-        try:
-            os.kill(launcher, 0)
-        except ProcessLookupError:
-            signal.raise_signal(signal.SIGINT)
-            return
-        except PermissionError:
-            return
-        time.sleep(1)
+def _follow(launcher: Path) -> None:
+    """Stop when the launcher is gone: a run that nobody waits for would hold the job's lock.
+
+    The launcher locks the file `launcher` for as long as it lives, however it ends.
+    """
+    with launcher.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    os.kill(os.getpid(), signal.SIGINT)  # to the process: only so the main thread wakes from a read
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A job is a module jobs/<group>/<name>.py, called <group>.<name>:
 
     \"\"\"One line that the list of jobs shows.\"\"\"
-    READS = ("network", "snapshot_tile")          # tables it cannot do without; in a lake without them the demo is built
+    READS = ("network", "snapshot_tile")          # it needs them; where they are missing the demo is built
     def options() -> list[click.Option]: ...      # its own options, if any
     def plan(settings, options) -> list[dict]: ...  # its partitions for --dry-run, without Spark, if it has any
     def run(context: JobContext) -> JobResult: ...
@@ -19,7 +19,9 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -78,7 +80,11 @@ class JobContext:
     def spark(self) -> SparkSession:
         """The session, started on first use."""
         with self.phase("start Spark"):
-            return session.build(self.settings, self.run_id)
+            spark = session.build(self.settings, self.run_id)
+            if threading.current_thread() is threading.main_thread():
+                # pyspark's own handler calls the JVM in the middle of another call; stopping Spark cancels jobs too.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            return spark
 
     @cached_property
     def lake(self) -> Lake:
@@ -117,8 +123,8 @@ class JobContext:
 
 
 def new_run_id(job: str) -> str:
-    """Name of a run: when, which job, and the process that started it."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{job}-{os.getpid()}"
+    """Name of a run: when, to the microsecond, and which job."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{job}"
 
 
 def runs_folder(settings: Settings) -> Path:
@@ -130,8 +136,8 @@ def runs_folder(settings: Settings) -> Path:
 def execute(module: ModuleType, context: JobContext) -> JobResult:
     """Run the job and leave run.json, whatever happens.
 
-    Known errors come back as three short lines, unknown ones as one line and the file of the traceback; the exit code is
-    that of this module's constants.
+    Known errors are told in three short lines, unknown ones in one line and the file of the traceback; the exit code is
+    one of this module's constants.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     result = JobResult(exit_code=FAILED)
@@ -145,9 +151,7 @@ def execute(module: ModuleType, context: JobContext) -> JobResult:
             if result.exit_code == OK and quarantined > context.settings.max_quarantine:
                 result.exit_code = QUARANTINED
                 limit = context.settings.max_quarantine
-                context.say(
-                    f"{quarantined} rows went to quarantine, more than max_quarantine = {limit}; the rest is done"
-                )
+                context.say(f"{quarantined} rows in quarantine, more than max_quarantine = {limit}; the rest is done")
     except KeyboardInterrupt:
         result, error = JobResult(exit_code=INTERRUPTED), "interrupted"
         context.say("interrupted: what was committed is whole, what was not is invisible; run it again to finish")

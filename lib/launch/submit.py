@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import signal
@@ -64,8 +65,8 @@ def run(it: Submission, folder: Path) -> int:
     The child is a process group of its own, so that Ctrl-C reaches the launcher alone, which asks the driver's Python
     (its process id is in folder/driver.pid) to stop Spark in order, and ends what is left by force.
     """
-    log = folder / "jvm.log"
-    with log.open("wb") as errors:
+    with (folder / "launcher.lock").open("w") as alive, (folder / "jvm.log").open("wb") as errors:
+        fcntl.flock(alive, fcntl.LOCK_EX)  # what the driver's Python watches, should this process be killed
         # spark-submit merges what the driver prints into its own stdout: to our stderr, results go through a file.
         child = subprocess.Popen(
             it.command,

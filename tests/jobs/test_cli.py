@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobs.cli import cli
+from lib.errors import SettingsError
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments), prog_name="./spark-submit.sh")
+
+
+def submit_line(lake: Path, *arguments: str) -> str:
+    result = invoke("ingest.demo", "--dry-run", "--set", f"lake.path={lake}", *arguments)
+    assert result.exit_code == 0, result.output
+    return result.output.strip().splitlines()[-1]
+
+
+def test_alone_it_lists_the_jobs() -> None:
+    result = invoke()
+    assert result.exit_code == 0
+    assert "ingest.demo" in result.output
+    assert "config show" in result.output
+
+
+def test_help_of_a_job_has_its_own_and_the_common_options() -> None:
+    result = invoke("ingest.demo", "--help")
+    assert result.exit_code == 0
+    for option in ("--days", "--set", "--json", "--dry-run", "--master"):
+        assert option in result.output
+
+
+def test_unknown_job_is_a_usage_error_with_a_suggestion() -> None:
+    result = invoke("ingest.dmeo")
+    assert result.exit_code == 2
+    assert "did you mean ingest.demo" in result.output
+
+
+def test_unknown_option_and_bad_value_are_usage_errors() -> None:
+    assert invoke("ingest.demo", "--dyas", "3").exit_code == 2
+    assert invoke("ingest.demo", "--days", "0").exit_code == 2
+    assert invoke("ingest.demo", "--json", "/nowhere/at/all.json").exit_code == 2
+
+
+def test_bad_settings_are_refused_before_anything_starts() -> None:
+    error = invoke("ingest.demo", "--set", "demo.dayz=3").exception
+    assert isinstance(error, SettingsError)
+    assert error.exit_code == 2
+
+
+def test_config_show_names_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDSINK_DEMO__SEED", "5")
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = invoke("config", "show", "--set", "demo.days=3").output.splitlines()
+    rows = {line.split()[1]: line for line in lines if line.startswith("│")}
+    assert "--set" in rows["demo.days"]
+    assert "GRIDSINK_DEMO__SEED" in rows["demo.seed"]
+    assert "conf/base.yaml" in rows["lake.path"]
+    assert "default" in rows["spark.driver_memory"]
+
+
+def test_dry_run_local(lake: Path) -> None:
+    line = submit_line(lake)
+    assert "bin/spark-submit --master 'local[*]' --deploy-mode client" in line
+    assert "spark.driver.extraClassPath=" in line
+    assert "--py-files" not in line  # the checkout itself is on the workers' path
+    assert not lake.exists()
+
+
+@pytest.mark.parametrize(
+    ("master", "untested"), [("spark://host:7077", False), ("yarn", True), ("k8s://https://host:6443", True)]
+)
+def test_dry_run_elsewhere(lake: Path, master: str, untested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPARK_HOME", raising=False)
+    line = submit_line(lake, "--master", master)
+    assert f"--master {master} " in line
+    for part in ("--jars ", "io.delta_delta-spark", "--py-files ", "gridsink-", "spark.executor.memory=2g"):
+        assert part in line
+    result = invoke("ingest.demo", "--dry-run", "--master", master, "--set", f"lake.path={lake}")
+    assert ("untested" in result.output) is untested
+
+
+def test_dry_run_of_a_driver_in_the_cluster_sends_its_request(lake: Path) -> None:
+    line = submit_line(lake, "--master", "yarn", "--set", "spark.deploy_mode=cluster")
+    assert "--deploy-mode cluster" in line
+    assert "request.json" in line.partition("--files ")[2].split()[0]
+    assert line.endswith("driver.py request.json")
