@@ -26,9 +26,14 @@ Role = Literal["driver_jvm", "driver_python", "executor", "worker", "launcher", 
 POLL_S = 0.1
 TAIL_BYTES = 4000
 MEMORY_SIGNS = (
-    "OutOfMemoryError", "MemoryError", "malloc of size", "Unable to allocate", "insufficient memory",
+    "OutOfMemoryError",
+    "MemoryError",
+    "Could not reserve",
+    "malloc of size",
+    "Unable to allocate",
+    "insufficient memory",
     "Cannot allocate memory",
-)  # fmt: skip
+)
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 

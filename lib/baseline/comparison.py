@@ -25,6 +25,8 @@ NOT_WORK = ("start Spark", "build the demo lake")
 """Phases that are not the calculation's: the same for every side, or not of this run."""
 HEAP_SHARE = 0.375
 """Share of a memory cap that the JVM gets as heap; its own overhead and Python share the rest."""
+LEAST_HEAP_MIB = 512
+"""Spark refuses to start with less than 450 MiB."""
 MIB = 2**20
 
 
@@ -40,15 +42,15 @@ class Side:
 
 
 SUNK = Side(
-    "sunk", "gridsink, sunk", "powerflow.solve", (),
+    "sunk", "sunk", "powerflow.solve", (),
     "plan, solve where the files lie, write bus_day, branch_day and network_result",
 )  # fmt: skip
 COLLECTED = {
     engine: Side(engine, title, "powerflow.baseline", ("--engine", engine), TIMED[engine])
     for engine, title in (
-        ("gridsink", "(c) gridsink, collected"),
-        ("power-grid-model", "(b) power-grid-model, collected"),
-        ("pandapower", "(a) pandapower's loop, collected"),
+        ("gridsink", "(c) gridsink"),
+        ("power-grid-model", "(b) power-grid-model"),
+        ("pandapower", "(a) pandapower"),
     )
 }
 SIDES = (SUNK, *COLLECTED.values())
@@ -191,7 +193,7 @@ def agreement(sides: Mapping[str, Mapping[str, Any]], lake: Lake, rows: Rows) ->
     found = []
     for one, other in (("sunk", "gridsink"), ("sunk", "power-grid-model")):
         worst = [difference(figures[one], figures[other], (*KEY, "bus"), value) for value in BUS_DAY]
-        found.append(_pair(one, other, "minimum, mean and maximum of every bus and day", worst))
+        found.append(_pair(one, other, "every bus and day: min, mean, max", worst))
     for other in ("power-grid-model", "pandapower"):
         worst = [difference(samples["gridsink"], samples[other], (*KEY, "bus", "slot"), "vm_pu")]
         found.append(_pair("gridsink", other, "sampled snapshots", worst))
@@ -200,7 +202,7 @@ def agreement(sides: Mapping[str, Mapping[str, Any]], lake: Lake, rows: Rows) ->
 
 def _pair(one: str, other: str, what: str, differences: Sequence[tuple[int, float]]) -> dict[str, Any]:
     count, largest = sum(n for n, _ in differences), max(d for _, d in differences)
-    return {"one": one, "other": other, "voltages": what, "values": count, "largest_difference_pu": largest}
+    return {"one": one, "other": other, "voltages": what, "values": count, "max |dV| [pu]": largest}
 
 
 def difference(one: pa.Table, other: pa.Table, key: Sequence[str], value: str) -> tuple[int, float]:
@@ -225,7 +227,7 @@ def largest_under_cap(side: Side, rows: Rows, settings: Settings, cap_bytes: int
     All days first; where they do not fit, 1, 2, 4, ... until it fails.
     """
     total = len(rows.days)
-    heap = f"{int(cap_bytes * HEAP_SHARE) // MIB}m"
+    heap = f"{max(int(cap_bytes * HEAP_SHARE) // MIB, LEAST_HEAP_MIB)}m"
     texts = _for_side(side, settings, spark__driver_memory=heap)
     tries: list[dict[str, Any]] = []
 
