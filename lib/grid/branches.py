@@ -20,9 +20,9 @@ class BranchResult:
     """Results of every branch and snapshot: arrays (n_branch, n_snapshot) in the order of `network.branch_*`.
 
     Powers and currents count into the branch. NaN where a voltage is NaN (snapshot not solved, island without external
-    grid). `p_iron_mw` is the magnetising loss of transformers, `p_copper_mw` all the rest of `p_loss_mw`, that is a
-    line's or an impedance's whole loss. `loading_percent` is the larger of the two ends' currents over their rating, NaN
-    where neither end has one.
+    grid). `p_iron_mw` is the magnetising loss of transformers, `p_copper_mw` the rest of `p_loss_mw`, so a line's or
+    an impedance's whole loss. `loading_percent` is the larger of the two ends' currents over their rating, NaN where
+    neither end has one.
     """
 
     network: Network
@@ -40,8 +40,8 @@ class BranchResult:
     def table(self, kind: str, snapshot: int) -> dict[str, NDArray]:
         """One snapshot of the elements of one kind, with the columns of pandapower's result tables.
 
-        kind: one of `BRANCH_KINDS`. "element" holds the index in the source table, all arrays are as long. A three-winding
-        transformer is one element: losses summed over its legs, the highest loading of them.
+        kind: one of `BRANCH_KINDS`. "element" holds the index in the source table, all arrays are as long. A
+        three-winding transformer is one element: losses summed over its legs, the highest loading of them.
         """
         chosen = np.flatnonzero(self.network.branch_kind == BRANCH_KINDS.index(kind))
         if kind == "trafo3w":
@@ -83,9 +83,7 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def branch_results(
-    network: Network, e: NDArray[np.float64], f: NDArray[np.float64], n_snapshot: int
-) -> BranchResult:
+def branch_results(network: Network, e: NDArray[np.float64], f: NDArray[np.float64], n_snapshot: int) -> BranchResult:
     """Flows, losses and loading of all branches.
 
     e, f: (n_tile, n_row, 32) real and imaginary voltages per unit, snapshot s in tile s // 32, lane s % 32.
@@ -114,7 +112,7 @@ def branch_results(
 
 
 @njit(cache=True, error_model="numpy")
-def _branch_results(e, f, n_snapshot, branch_from, branch_to, split, iron, base_ka, percent_per_ka, out):  # type: ignore[no-untyped-def]
+def _branch_results(e, f, n_snapshot, branch_from, branch_to, split, iron, base_ka, percent_per_ka, out):
     for tile in range((n_snapshot + LANES - 1) // LANES):
         first = tile * LANES
         lanes = min(LANES, n_snapshot - first)

@@ -150,12 +150,17 @@ def _refuse(net: Any) -> None:
     for table, remedy in _REFUSED.items():
         found = net.get(table)
         if found is not None and len(found):
-            in_service = found.in_service.to_numpy(dtype=bool) if "in_service" in found else np.ones(len(found), dtype=bool)
+            in_service = (
+                found.in_service.to_numpy(dtype=bool) if "in_service" in found else np.ones(len(found), dtype=bool)
+            )
             if in_service.any():
                 problems.append(f"{table} {_list(found.index[in_service])}: {remedy}")
     options = net.get("user_pf_options") or {}
-    problems += [f"user_pf_options {option}: power flow with one angle reference and fixed resistances only: unset it"
-                 for option in _OTHER_MODELS if options.get(option)]
+    problems += [
+        f"user_pf_options {option}: power flow with one angle reference and fixed resistances only: unset it"
+        for option in _OTHER_MODELS
+        if options.get(option)
+    ]
     for table, column in (("trafo", "vk_percent"), ("trafo3w", "vk_hv_percent")):
         shorted = net[table].in_service & ~(net[table][column] != 0)
         if shorted.any():
@@ -191,9 +196,17 @@ def _set_options(own: Any, trafo_model: str) -> None:
 
     # No check of connectivity: it would take islands out of service, which here stay rows without a voltage.
     chosen = dict(
-        algorithm="nr", calculate_voltage_angles=True, init="flat", max_iteration="auto", tolerance_mva=1e-8,
-        trafo_model=trafo_model, trafo_loading="current", enforce_p_lims=False, enforce_q_lims=True,
-        check_connectivity=False, voltage_depend_loads=True,
+        algorithm="nr",
+        calculate_voltage_angles=True,
+        init="flat",
+        max_iteration="auto",
+        tolerance_mva=1e-8,
+        trafo_model=trafo_model,
+        trafo_loading="current",
+        enforce_p_lims=False,
+        enforce_q_lims=True,
+        check_connectivity=False,
+        voltage_depend_loads=True,
     )
     _init_runpp_options(own, **chosen, passed_parameters=chosen)
 
@@ -242,35 +255,40 @@ def _consumption(bus: NDArray[np.float64]) -> tuple[NDArray[np.complex128], ...]
 
 
 def _elements(own: Any) -> pd.DataFrame:
-    """One line per branch of pandapower's matrix: kind, element, side and rated currents at both ends."""
-    nothing = np.nan
-    blocks: dict[str, list[pd.DataFrame]] = {}
-
-    def block(name: str, kind: str, element: Any, side: int, rated_from_ka: Any, rated_to_ka: Any) -> None:
-        frame = {"element": element, "kind": BRANCH_KINDS.index(kind), "side": side}
-        frame |= {"rated_from_ka": rated_from_ka, "rated_to_ka": rated_to_ka}
-        blocks.setdefault(name, []).append(pd.DataFrame(frame))
-
+    """One line per branch of pandapower's matrix, in its order: kind, element, side, rated currents at both ends."""
     line, trafo, trafo3w = own.line, own.trafo, own.trafo3w
-    rated = (line.max_i_ka * line.df * line.parallel).to_numpy(dtype=float)
-    block("line", "line", line.index, 0, rated, rated)
-    s = (trafo.sn_mva * trafo.parallel * trafo.df / np.sqrt(3)).to_numpy(dtype=float)
-    block("trafo", "trafo", trafo.index, 0, s / trafo.vn_hv_kv.to_numpy(), s / trafo.vn_lv_kv.to_numpy())
-    for side, winding in enumerate(("hv", "mv", "lv")):  # from hv to the star point, from there to mv and to lv
-        rated = (trafo3w[f"sn_{winding}_mva"] / trafo3w[f"vn_{winding}_kv"] / np.sqrt(3)).to_numpy(dtype=float)
-        pair = (nothing, rated) if side else (rated, nothing)
-        block("trafo3w", "trafo3w", trafo3w.index, side, *pair)
-    block("impedance", "impedance", own.impedance.index, 0, nothing, nothing)
-    block("xward", "impedance", own.xward.index, 1, nothing, nothing)
     switch = own.switch[np.asarray(own._impedance_bb_switches, dtype=bool)]
-    rated = switch.in_ka.to_numpy(dtype=float) if "in_ka" in switch else nothing
-    block("switch", "switch", switch.index, 0, rated, rated)
+    line_ka = line.max_i_ka * line.df * line.parallel
+    trafo_mva = trafo.sn_mva * trafo.parallel * trafo.df
+    switch_ka = switch.in_ka if "in_ka" in switch else np.nan
+    star_ka = {w: trafo3w[f"sn_{w}_mva"] / trafo3w[f"vn_{w}_kv"] / np.sqrt(3) for w in ("hv", "mv", "lv")}
+    blocks: list[tuple[str, Any, int, Any, Any]] = [
+        ("line", line.index, 0, line_ka, line_ka),
+        ("trafo", trafo.index, 0, trafo_mva / trafo.vn_hv_kv / np.sqrt(3), trafo_mva / trafo.vn_lv_kv / np.sqrt(3)),
+        ("trafo3w", trafo3w.index, 0, star_ka["hv"], np.nan),  # legs: hv to star point, star point to mv and to lv
+        ("trafo3w", trafo3w.index, 1, np.nan, star_ka["mv"]),
+        ("trafo3w", trafo3w.index, 2, np.nan, star_ka["lv"]),
+        ("impedance", own.impedance.index, 0, np.nan, np.nan),
+        ("impedance", own.xward.index, 1, np.nan, np.nan),
+        ("switch", switch.index, 0, switch_ka, switch_ka),
+    ]
 
-    spans = own._pd2ppc_lookups["branch"]
-    order = sorted(spans, key=lambda name: spans[name][0])
-    return pd.concat([part for name in order for part in blocks[name]], ignore_index=True) if order else pd.concat(
-        [part for parts in blocks.values() for part in parts]
-    )
+    def column(values: Any, dtype: type) -> NDArray[Any]:
+        return np.concatenate(
+            [
+                np.broadcast_to(np.asarray(v, dtype=dtype), len(block[1]))
+                for v, block in zip(values, blocks, strict=True)
+            ]
+        )
+
+    kinds, elements, sides, rated_from, rated_to = zip(*blocks, strict=True)
+    return pd.DataFrame({
+        "kind": column([BRANCH_KINDS.index(kind) for kind in kinds], int),
+        "element": column(elements, int),
+        "side": column(sides, int),
+        "rated_from_ka": column(rated_from, float),
+        "rated_to_ka": column(rated_to, float),
+    })  # fmt: skip
 
 
 def _two_ports(
@@ -285,21 +303,16 @@ def _two_ports(
     """
     from pandapower.pypower.makeYbus import branch_vectors
 
-    r, x, r_asym, x_asym = (branch[:, _column(name)] for name in ("BR_R", "BR_X", "BR_R_ASYM", "BR_X_ASYM"))
+    used = ("BR_R", "BR_X", "BR_R_ASYM", "BR_X_ASYM", "BR_G", "BR_B", "BR_G_ASYM", "BR_B_ASYM", "TAP", "SHIFT")
+    r, x, r_asym, x_asym, g, b, g_asym, b_asym, ratio, shift = values = branch[:, [_column(name) for name in used]].T
+    _require(np.isfinite(values).all(axis=0), elements, "a parameter is missing or infinite: give a value")
     z = np.stack([r + 1j * x, r + r_asym + 1j * (x + x_asym)])
-    useless = ~((z != 0) & np.isfinite(z)).all(axis=0)
-    if useless.any():
-        names = ", ".join(f"{BRANCH_KINDS[kind]} {element}" for kind, element in
-                          elements.loc[useless, ["kind", "element"]].itertuples(index=False))
-        raise ValueError(f"zero or undefined impedance: {names}: give a value, or join the buses by a closed switch")
+    _require(np.all(z != 0, axis=0), elements, "impedance is zero: give a value, or join the buses by a closed switch")
     y = np.empty((len(branch), 2, 2), dtype=complex)
     y[:, 1, 1], y[:, 0, 0], y[:, 0, 1], y[:, 1, 0] = branch_vectors(branch, len(branch))
 
     iron = np.zeros((len(branch), 4))
     wound = elements.kind.isin([BRANCH_KINDS.index("trafo"), BRANCH_KINDS.index("trafo3w")]).to_numpy()
-    g, b, g_asym, b_asym, ratio, shift = (
-        branch[:, _column(name)] for name in ("BR_G", "BR_B", "BR_G_ASYM", "BR_B_ASYM", "TAP", "SHIFT")
-    )
     y_f, y_t = (g + 1j * b) / 2, (g + g_asym + 1j * (b + b_asym)) / 2
     tap = np.where(ratio == 0, 1, ratio) * np.exp(1j * np.deg2rad(shift))
     if trafo_model == "pi":
@@ -315,6 +328,15 @@ def _two_ports(
             [y_m.real * np.abs(from_share) ** 2, y_m.real * np.abs(to_share) ** 2, cross.real, cross.imag], axis=1
         )
     return y, iron
+
+
+def _require(good: Any, elements: pd.DataFrame, problem: str) -> None:
+    if not good.all():
+        bad = elements[~good].drop_duplicates(["kind", "element"])
+        names = ", ".join(
+            f"{BRANCH_KINDS[kind]} {element}" for kind, element in zip(bad.kind, bad.element, strict=True)
+        )
+        raise ValueError(f"the pandapower net cannot be made a network: {names}: {problem}")
 
 
 def _sources(
@@ -333,13 +355,10 @@ def _sources(
         slack[slice(*spans["gen"])] = own.gen.slack.to_numpy(dtype=bool)[own._is_elements["gen"]]
 
     # Set-points at one row agree (pandapower refuses others); of nearly equal ones its power flow takes the last.
-    fixed = table[table.row.isin(table.row[slack])].drop_duplicates("row", keep="last").set_index("row").v_pu.sort_index()
-    controlled = table[~table.row.isin(fixed.index)].groupby("row").agg(
-        p_mw=("p_mw", "sum"),
-        vm_pu=("vm_pu", "last"),
-        q_min_mvar=("q_min_mvar", "sum"),
-        q_max_mvar=("q_max_mvar", "sum"),
-    )
+    held = table.row.isin(table.row[slack])
+    fixed = table[held].drop_duplicates("row", keep="last").set_index("row").v_pu.sort_index()
+    combined = {"p_mw": "sum", "vm_pu": "last", "q_min_mvar": "sum", "q_max_mvar": "sum"}
+    controlled = table[~held].groupby("row").agg(combined)
     controlled.q_min_mvar = controlled.q_min_mvar.where(controlled.q_min_mvar > -unlimited, -np.inf)
     controlled.q_max_mvar = controlled.q_max_mvar.where(controlled.q_max_mvar < unlimited, np.inf)
     return fixed, controlled

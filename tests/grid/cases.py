@@ -1,7 +1,7 @@
 """The networks under tests/cases: one folder each, with pandapower's own power flow as what is expected.
 
-params.json: "network" (a function of pandapower.networks) and its "arguments", or "make" (a file with a function `make()`);
-"trafo_models" (default both); "q_limits" false where pandapower finds no solution within the generators' limits.
+params.json: "network" (a function of pandapower.networks) and its "arguments", or "make" (a file with a function
+`make()`); "trafo_models" (default both); "q_limits" false where pandapower finds no solution within the gens' limits.
 """
 
 from __future__ import annotations

@@ -34,8 +34,9 @@ def solve_reference(
 ) -> NDArray[np.complex128]:
     """Complex voltages (n_row,), NaN without an external grid, for injections (n_bus,).
 
-    Newton in polar coordinates from the external grids' mean voltage and the angles of a DC power flow. Q limits as in pandapower: what violates one
-    becomes a constant-power bus at it and stays so; then the whole is solved again.
+    Newton in polar coordinates from the external grids' mean voltage and the angles of no load, or of a DC power flow.
+    Q limits as in pandapower: what violates one becomes a constant-power bus at it and stays so; then the whole is
+    solved again. Raises ArithmeticError where neither start leads anywhere.
     """
     live = np.flatnonzero(energised(network))
     place = np.full(network.n_row, -1)
@@ -51,11 +52,18 @@ def solve_reference(
     pv, setpoint = place[network.pv_row[here]], network.pv_vm_pu[here]
     low, high = network.pv_q_min_mvar[here], network.pv_q_max_mvar[here]
 
-    v = np.exp(1j * _start_angle(network, s.real, live, place, fixed))
-    v *= np.abs(network.fixed_v_pu).mean()
+    start = np.abs(network.fixed_v_pu).mean() * np.exp(1j * _no_load_angle(y, fixed, network.fixed_v_pu))
+    try:
+        return _limited(network, y, s, current, start, fixed, pv, setpoint, low, high, live, tolerance)
+    except ArithmeticError:  # long lines' charging and large flows: a DC power flow is nearer
+        start = np.abs(start) * np.exp(1j * _dc_angle(network, s.real, live, fixed))
+        return _limited(network, y, s, current, start, fixed, pv, setpoint, low, high, live, tolerance)
+
+
+def _limited(network, y, s, current, v, fixed, pv, setpoint, low, high, live, tolerance):  # type: ignore[no-untyped-def]
+    s, v = s.copy(), v.copy()
     v[pv] *= setpoint / np.abs(v[pv])
     v[fixed] = network.fixed_v_pu
-
     while True:
         v = _newton(y, s, current, v, fixed, pv, tolerance)
         q = (v * (y @ v).conj() - s + current * np.abs(v)).imag[pv]
@@ -70,11 +78,20 @@ def solve_reference(
     return result
 
 
-def _start_angle(network, p, live, place, fixed):  # type: ignore[no-untyped-def]
-    """Angles (len(live),) of the network's series impedances alone: at no load, which holds the phase shifts, plus DC flow."""
+def _no_load_angle(y, fixed, fixed_v):  # type: ignore[no-untyped-def]
+    free = np.setdiff1d(np.arange(y.shape[0]), fixed)
+    v = np.ones(y.shape[0], dtype=complex)
+    v[fixed] = fixed_v
+    if len(free):
+        v[free] = splu(y[free][:, free]).solve(-y[free][:, fixed] @ fixed_v)
+    return np.angle(v)
+
+
+def _dc_angle(network, p, live, fixed):  # type: ignore[no-untyped-def]
+    """Angles of the series impedances alone: at no load, which holds the phase shifts, plus DC power flow."""
     series = np.sqrt(network.branch_y_pu[:, 0, 1] * network.branch_y_pu[:, 1, 0])
     # Of the two roots the inductive one in transformers (which may shift by more than 90 degrees), else -y_ft.
-    wound = (network.branch_kind == BRANCH_KINDS.index("trafo")) | (network.branch_kind == BRANCH_KINDS.index("trafo3w"))
+    wound = np.isin(network.branch_kind, [BRANCH_KINDS.index("trafo"), BRANCH_KINDS.index("trafo3w")])
     other = np.where(wound, series.imag > 0, (series * network.branch_y_pu[:, 0, 1].conj()).real > 0)
     series = np.where(other, -series, series)
     y = network.branch_y_pu.copy()
@@ -82,14 +99,9 @@ def _start_angle(network, p, live, place, fixed):  # type: ignore[no-untyped-def
     bare = dataclasses.replace(network, branch_y_pu=y, y_shunt_pu=np.zeros(network.n_row, dtype=complex))
     y = admittance(bare)[live][:, live].tocsc()
     free = np.setdiff1d(np.arange(len(live)), fixed)
-    v = np.ones(len(live), dtype=complex)
-    v[fixed] = network.fixed_v_pu
-    if not len(free):
-        return np.angle(v)
-    v[free] = splu(y[free][:, free]).solve(-y[free][:, fixed] @ network.fixed_v_pu)
-    v /= np.abs(v)
-    flow = -(sp.diags_array(v.conj()) @ y @ sp.diags_array(v)).imag.tocsc()
-    angle = np.angle(v)
+    angle = _no_load_angle(y, fixed, network.fixed_v_pu)
+    unit = np.exp(1j * angle)
+    flow = -(sp.diags_array(unit.conj()) @ y @ sp.diags_array(unit)).imag.tocsc()
     angle[free] += splu(flow[free][:, free]).solve(p[free])
     return angle
 

@@ -1,4 +1,4 @@
-"""Three-winding transformers: tap at a terminal and at the star point, phase shifts, iron on either side, one leg open."""
+"""Three-winding transformers: tap at a terminal and at the star point, phase shifts, one leg open."""
 
 import pandapower as pp
 
@@ -14,7 +14,8 @@ def make():
         "vk_hv_percent": 10, "vk_mv_percent": 11, "vk_lv_percent": 12, "vkr_hv_percent": 0.3, "vkr_mv_percent": 0.31,
         "vkr_lv_percent": 0.32, "pfe_kw": 30, "i0_percent": 0.1,
     }  # fmt: skip
-    tap = {"tap_neutral": 0, "tap_min": -10, "tap_max": 10, "tap_step_percent": 1.5, "tap_changer_type": "Ratio"}
+    tap = {"tap_neutral": 0, "tap_min": -10, "tap_max": 10, "tap_step_percent": 1.5, "tap_step_degree": 0}
+    tap["tap_changer_type"] = "Ratio"
     pp.create_transformer3w_from_parameters(
         net, hv, mv[0], lv[0], **ratings, **tap, tap_side="hv", tap_pos=-3, shift_mv_degree=30, shift_lv_degree=150
     )

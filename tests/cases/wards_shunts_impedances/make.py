@@ -14,7 +14,9 @@ def make():
     pp.create_ward(net, b, ps_mw=0.4, qs_mvar=0.1, pz_mw=0.3, qz_mvar=0.2)
     pp.create_ward(net, c, ps_mw=0.4, qs_mvar=0.1, pz_mw=0.3, qz_mvar=0.2, in_service=False)
     pp.create_xward(net, c, ps_mw=0.2, qs_mvar=0.1, pz_mw=0.1, qz_mvar=0.1, r_ohm=1, x_ohm=8, vm_pu=1.01)
-    pp.create_xward(net, d, ps_mw=0.2, qs_mvar=0.1, pz_mw=0.1, qz_mvar=0.1, r_ohm=1, x_ohm=8, vm_pu=1.01, in_service=False)
+    pp.create_xward(
+        net, d, ps_mw=0.2, qs_mvar=0.1, pz_mw=0.1, qz_mvar=0.1, r_ohm=1, x_ohm=8, vm_pu=1.01, in_service=False
+    )
     pp.create_shunt(net, c, q_mvar=-0.3, p_mw=0.01, step=2, max_step=4, vn_kv=21)
     pp.create_shunt_as_capacitor(net, d, q_mvar=0.5, loss_factor=0.002)
     pp.create_storage(net, d, p_mw=0.3, q_mvar=-0.1, max_e_mwh=1, scaling=0.5)
