@@ -39,6 +39,8 @@ class Outcome:
     tasks: list[dict[str, Any]] = field(default_factory=list)
     """Per cell: region, date, seconds, bytes read, written and returned."""
     missing_files: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """Result files that could not be written."""
 
 
 def run(spark: SparkSession, lake: Lake, operator: Operator, plan: Plan, master_cores: int | None = None) -> Outcome:
@@ -85,8 +87,9 @@ def gather(reports: pa.Table, figures: Mapping[str, str]) -> Outcome:
             out.parts.setdefault(part["table"], []).append(Part(**part))
         at = {"region": report["region"], "date": report["date"]}
         out.rejected += [at | row for row in report["rejected"]]
-        if report["missing_file"]:
-            out.missing_files.append(report["missing_file"])
+        for name, found in (("missing_file", out.missing_files), ("failed", out.failures)):
+            if report[name]:
+                found.append(report[name])
         for name in ("rows_in", "rows_out", "rows_quarantined", "bytes_read", "bytes_written"):
             setattr(out, name, getattr(out, name) + report[name])
         out.bytes_returned += size

@@ -76,6 +76,8 @@ class Plan:
     side_root: str
     versions: Mapping[str, int]
     cells: tuple[Cell, ...]
+    side_files: Mapping[str, tuple[File, ...]] = field(default_factory=dict)
+    """By region."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """By table; empty where workers read the files of both."""
 
@@ -119,11 +121,12 @@ def plan(
     snapshots = {name: open_table(lake, name) for name in (table, side)}
     found = {name: not_located(snapshot, name) for name, snapshot in snapshots.items()}
     reasons = {name: reason for name, reason in found.items() if reason}
-    side_files: dict[str, list[File]] = {}
+    side_lists: dict[str, list[File]] = {}
     cells: dict[tuple[str, date], list[File]] = {}
     if side not in reasons:
         for region, _, file in _files(snapshots[side]):
-            side_files.setdefault(region, []).append(file)
+            side_lists.setdefault(region, []).append(file)
+    side_files = {region: _sorted(files) for region, files in side_lists.items()}
     if table not in reasons:
         for region, day, file in _files(snapshots[table]):
             if wanted(region, day, regions, first, last):
@@ -132,9 +135,10 @@ def plan(
         table, side, lake.path(table), lake.path(side),
         {name: snapshot.version() for name, snapshot in snapshots.items()},
         tuple(
-            Cell(region, day, length_s(region, day), _sorted(files), _sorted(side_files.get(region, [])))
+            Cell(region, day, length_s(region, day), _sorted(files), side_files.get(region, ()))
             for (region, day), files in sorted(cells.items())
         ),
+        side_files,
         reasons,
     )  # fmt: skip
 

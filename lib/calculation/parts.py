@@ -7,10 +7,11 @@ Rows so written cost 0.2-0.3 us; through Spark's row-wise Parquet writer and Del
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -32,6 +33,10 @@ _DICTIONARY = {
     "network_id", "network_version", "vn_kv", "vm_min_ts", "vm_max_ts", "minutes_below", "minutes_above", "slots_valid",
     "element_type", "side", "loading_max_ts", "loading_basis", "minutes_heavy", "minutes_overload", "engine",
 }  # fmt: skip
+
+
+class WriteFailed(Exception):
+    """A result file cannot be written: a full disk, a folder without permission."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class PartWriter:
         self._rows: dict[str, int] = {}
 
     def add(self, table: str, rows: pa.RecordBatch, constants: dict[str, Any]) -> None:
-        """Adds rows; `constants` are columns that are the same in all of them."""
+        """Adds rows; `constants` are columns that are the same in all of them. Raises WriteFailed."""
         schema = _file_schema(table)
         columns = [
             rows.column(name)
@@ -75,44 +80,45 @@ class PartWriter:
             self._flush(table)
 
     def close(self) -> list[Part]:
-        """Finishes the files and returns them."""
+        """Finishes the files and returns them. Raises WriteFailed."""
         for table in list(self._waiting):
             self._flush(table)
         parts = []
         for table, (system, path, writer) in self._open.items():
-            writer.close()
-            size = system.get_file_info(path).size
+            with _explained(table, self._roots[table]):
+                writer.close()
+                size = system.get_file_info(path).size
             parts.append(Part(table, self._region, self._date, path, size, self._rows[table]))
         return parts
 
     def discard(self) -> None:
-        """Deletes what was written, as far as that can be done."""
+        """Deletes what was written, as far as that can be done: an orphan is invisible and goes with VACUUM."""
         for system, path, writer in self._open.values():
-            try:
+            with contextlib.suppress(OSError, pa.ArrowException):
                 writer.close()
+            with contextlib.suppress(OSError, pa.ArrowException):
                 system.delete_file(path)
-            except (OSError, pa.ArrowException):
-                pass  # the first error is the one to report; an orphan is invisible and goes with VACUUM
 
     def _flush(self, table: str) -> None:
         batches = self._waiting.pop(table, [])
         if not batches:
             return
-        if table not in self._open:
-            system = filesystem(self._roots[table])
-            folder = partition_folder(self._region, self._date)
-            system.create_dir(folder, recursive=True)
-            path = f"{folder}/part-{uuid.uuid4()}.parquet"
-            names = _file_schema(table).names
-            large = TABLES[table].large_rows
-            writer = pq.ParquetWriter(
-                path, _file_schema(table), filesystem=system, compression="none" if large else "snappy",
-                use_dictionary=[] if large else [n for n in names if n in _DICTIONARY], write_page_checksum=True,
-                data_page_size=1 << 16 if large else None, store_schema=False,
-            )  # fmt: skip
-            self._open[table] = system, path, writer
-        rows = pa.Table.from_batches(batches)
-        self._open[table][2].write_table(rows, row_group_size=max(1, rows.num_rows))
+        with _explained(table, self._roots[table]):
+            if table not in self._open:
+                system = filesystem(self._roots[table])
+                folder = partition_folder(self._region, self._date)
+                system.create_dir(folder, recursive=True)
+                path = f"{folder}/part-{uuid.uuid4()}.parquet"
+                names = _file_schema(table).names
+                large = TABLES[table].large_rows
+                writer = pq.ParquetWriter(
+                    path, _file_schema(table), filesystem=system, compression="none" if large else "snappy",
+                    use_dictionary=[] if large else [n for n in names if n in _DICTIONARY], write_page_checksum=True,
+                    data_page_size=1 << 16 if large else None, store_schema=False,
+                )  # fmt: skip
+                self._open[table] = system, path, writer
+            rows = pa.Table.from_batches(batches)
+            self._open[table][2].write_table(rows, row_group_size=max(1, rows.num_rows))
         self._rows[table] = self._rows.get(table, 0) + rows.num_rows
 
 
@@ -155,6 +161,14 @@ def commit_quarantine(
             write_deltalake(snapshot, data, mode="overwrite", predicate=where, commit_properties=_properties(run_id))
 
     return _retried(lake, "quarantine", write)
+
+
+@contextlib.contextmanager
+def _explained(table: str, root: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as e:
+        raise WriteFailed(f"table {table} cannot be written: {' '.join(str(e).split())} (in {root})") from e
 
 
 def _retried(lake: Lake, table: str, write: Any) -> int:

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from lib.algorithm.operator import Operator
 from lib.calculation.located import Cell, File, Plan, wanted
+from lib.calculation.parts import WriteFailed
 from lib.calculation.storage import filesystem
 from lib.calculation.worker import REPORT_DDL, CellRun
 from lib.tables import Lake
@@ -41,7 +42,7 @@ def complete(
     """
     for reason in plan.reasons.values():
         _log.warning("%s: reading it through Spark's Delta scan", reason)
-    side_files = {cell.region: cell.side_files for cell in plan.cells}
+    side_files = dict(plan.side_files)
     if plan.side in plan.reasons:
         side = lake.read(spark, plan.side, plan.versions[plan.side])
         chosen = side.select("region", *operator.group, operator.side.digest, *operator.side.columns)
@@ -102,6 +103,9 @@ def run_rows(
                     block = pa.concat_tables(list(rows))
                     run.bytes_read += block.nbytes
                     run.add_group(key[2:], [partial(_same, block)], block)
+            except WriteFailed as e:
+                yield run.report(failed=str(e))
+                continue
             except BaseException:
                 run.writer.discard()
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DAYS_PER_COMMIT = 31
 """Days of a region that are solved and committed together: bounds what is lost by a crash, and the driver's lists."""
+_WRITE_REMEDY = "make room, or let this user write there; what was committed is whole: run it again to finish"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def run(context: JobContext, job: str, operator: Any, selection: Selection) -> d
     with context.phase("plan"):
         whole = _plan(context, operator, selection)
         for table in (*operator.outputs, "quarantine"):
-            lake.create(spark, table)
+            with _writing(lake, table):
+                lake.create(spark, table)
     context.inputs.update({name: {"path": lake.path(name), "version": v} for name, v in whole.versions.items()})
     if whole.reasons:
         context.inputs["read_through_spark"] = dict(whole.reasons)
@@ -72,6 +75,8 @@ def run(context: JobContext, job: str, operator: Any, selection: Selection) -> d
             if outcome.missing_files:
                 whole, outcome = _again(context, operator, selection, region, first, last)
                 chunk = whole.only(region, first, last)
+            if outcome.failures:
+                raise GridsinkError(outcome.failures[0], f"region {region}, {first} to {last}", _WRITE_REMEDY)
             _check(chunk, outcome)
             with context.phase("commit"), timer:
                 _commit(context, job, operator, outcome, region, first, last)
@@ -127,9 +132,11 @@ def _commit(
                        key=json.loads(json.dumps(row["key"])), reason=row["reason"], remedy=row["remedy"])
         for row in outcome.rejected
     ]  # fmt: skip
-    parts.commit_quarantine(lake, rejected, job=job, region=region, days=days, run_id=context.run_id)
+    with _writing(lake, "quarantine"):
+        parts.commit_quarantine(lake, rejected, job=job, region=region, days=days, run_id=context.run_id)
     for table in operator.outputs:
-        parts.commit(lake, table, outcome.parts.get(table, []), region=region, days=days, run_id=context.run_id)
+        with _writing(lake, table):
+            parts.commit(lake, table, outcome.parts.get(table, []), region=region, days=days, run_id=context.run_id)
 
 
 def _check(chunk: Plan, outcome: Outcome) -> None:
@@ -167,6 +174,17 @@ def _length_s(settings: Settings, region: str, day: date) -> int:
             "add its time_zone to conf/base.yaml",
         )
     return day_slots(day, settings.regions[region].time_zone, 1)
+
+
+@contextlib.contextmanager
+def _writing(lake: Lake, table: str) -> Iterator[None]:
+    try:
+        yield
+    except GridsinkError:
+        raise
+    except Exception as e:  # Spark, py4j and delta-rs have an exception each for a folder that refuses a file
+        problem = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        raise GridsinkError(f"table {table} cannot be written: {problem[:300]}", lake.path(table), _WRITE_REMEDY) from e
 
 
 class _Timer:

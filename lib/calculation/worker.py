@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from lib.algorithm.operator import Day, Operator, Rejected, Unusable
 from lib.calculation.located import Cell, File
-from lib.calculation.parts import PartWriter
+from lib.calculation.parts import PartWriter, WriteFailed
 from lib.calculation.rows import Corrupt, FileRows, Key, Place
 from lib.calculation.storage import filesystem
 
@@ -82,18 +82,22 @@ class CellRun:
         self.rows_out += len(rows) - len(rejected)
         combine(self.figures, figures, operator.figures)
 
-    def report(self, missing_file: str | None = None) -> pa.RecordBatch:
-        """The cell's report row; closes the result files, or deletes them where a file was missing."""
+    def report(self, missing_file: str | None = None, failed: str | None = None) -> pa.RecordBatch:
+        """The cell's report row; closes the result files, or deletes them where the cell could not be finished."""
         parts = []
-        if missing_file is None:
-            parts = self.writer.close()
-        else:
+        if missing_file is None and failed is None:
+            try:
+                parts = self.writer.close()
+            except WriteFailed as e:
+                failed = str(e)
+        if missing_file is not None or failed is not None:
             self.writer.discard()
         report = {
             "region": self.cell.region, "date": self.cell.date.isoformat(), "rows_in": self.rows_in,
             "rows_out": self.rows_out, "rows_quarantined": sum(r.rows for r in self.rejected),
             "bytes_read": self.bytes_read, "bytes_written": sum(p.size for p in parts),
             "seconds": time.perf_counter() - self._begin, "figures": self.figures, "missing_file": missing_file,
+            "failed": failed,
             "parts": [p.to_json() for p in parts], "rejected": [asdict(r) for r in self.rejected],
         }  # fmt: skip
         return pa.RecordBatch.from_pydict({"report": [json.dumps(report, default=str)]}, schema=REPORT)
@@ -158,6 +162,8 @@ def _run_cell(
             run.add_group(key, blocks, pa.concat_tables([table for _, table in places]))
     except FileNotFoundError as e:
         return run.report(missing_file=str(e))
+    except WriteFailed as e:
+        return run.report(failed=str(e))
     except BaseException:
         run.writer.discard()
         raise

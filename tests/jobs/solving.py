@@ -43,9 +43,9 @@ def run_solve(spark: SparkSession, lake: Lake, *overrides: str, **options: Any) 
 
 def rows_of(lake: Lake, name: str) -> pa.Table:
     """All rows of a table in key order, read by delta-rs."""
-    table = pa.table(DeltaTable(lake.path(name)).to_pyarrow_table()).select(ARROW[name].names).cast(ARROW[name])
-    return table.sort_by([(c, "ascending") for c in ARROW[name].names if pa.types.is_primitive(ARROW[name].field(c).type)
-                          or pa.types.is_string(ARROW[name].field(c).type)])  # fmt: skip
+    schema = ARROW[name]
+    table = pa.table(DeltaTable(lake.path(name)).to_pyarrow_table()).select(schema.names).cast(schema)
+    return table.sort_by([(field.name, "ascending") for field in schema if not pa.types.is_binary(field.type)])
 
 
 def results_of(lake: Lake) -> dict[str, pa.Table]:
