@@ -94,7 +94,8 @@ def test_unusable_tiles_go_to_quarantine(spark: SparkSession, lake: Lake, sound:
     texts = "\n".join(reason for _, reason in found)
     for expected in (
         "4224 bytes, this one 4220", "slot_count is 33", "2 rows have this key", "no row for network_id nowhere",
-        "the tile has 7 buses, its network 15", "out of range in a day of 96 slots", "first_slot is 40", "q_kvar is null",
+        "the tile has 7 buses, its network 15", "out of range in a day of 96 slots", "first_slot is 40",
+        "q_kvar is null",
     ):  # fmt: skip
         assert expected in texts
     assert context.counts == context.counts | {"rows_in": 16, "rows_out": 7, "rows_quarantined": 9}

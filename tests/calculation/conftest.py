@@ -1,0 +1,3 @@
+from tests.lakes import tiny_lake
+
+__all__ = ["tiny_lake"]
