@@ -12,9 +12,11 @@ import pytest
 from delta.exceptions import ConcurrentAppendException
 from pyspark.errors import AnalysisException
 
+from lib.settings import ROOT
 from lib.tables import SCHEMAS, TABLES, Lake, LakeError
 from lib.tables import lake as lake_module
 from lib.tables.quarantine import quarantine_row
+from lib.tables.tiles import decode
 from tests.lakes import build_tiny_lake
 
 if TYPE_CHECKING:
@@ -141,6 +143,15 @@ def test_tables_are_plain_files(spark: SparkSession, tiny_lake: Lake) -> None:
         assert (snapshot.protocol().min_reader_version, snapshot.protocol().min_writer_version) == (1, 2)
     comments = {row.col_name: row.comment for row in spark.sql(f"DESCRIBE delta.`{snapshot.table_uri}`").collect()}
     assert comments["p_kw"].startswith("kW, net injection, generation positive")
+
+
+def test_the_documented_sql_reads_a_value_of_a_tile(spark: SparkSession, tiny_lake: Lake) -> None:
+    document = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    query = next(part for part in document.split("```sql\n")[1:] if part.startswith("WITH")).split("```")[0]
+    query = query.replace(".gridsink/lake/silver/snapshot_tile", tiny_lake.path("snapshot_tile"))
+    found = {(row.date, row.first_slot): row.p_kw for row in spark.sql(query.replace("rural", "north")).collect()}
+    tiles = tiny_lake.read(spark, "snapshot_tile").where("region = 'north'").collect()
+    assert found == {(row.date, row.first_slot): decode(bytes(row.p_kw), 33)[1, 5] for row in tiles}
 
 
 def test_tiles_are_written_without_dictionary_and_in_order(tiny_lake: Lake) -> None:
