@@ -42,13 +42,32 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     """Result files that could not be written."""
 
+    def add(self, report: Mapping[str, Any], size: int, figures: Mapping[str, str]) -> None:
+        """Joins one cell's report of `size` bytes."""
+        for part in report["parts"]:
+            self.parts.setdefault(part["table"], []).append(Part(**part))
+        at = {"region": report["region"], "date": report["date"]}
+        self.rejected += [at | row for row in report["rejected"]]
+        for name, found in (("missing_file", self.missing_files), ("failed", self.failures)):
+            if report[name]:
+                found.append(report[name])
+        for name in ("rows_in", "rows_out", "rows_quarantined", "bytes_read", "bytes_written"):
+            setattr(self, name, getattr(self, name) + report[name])
+        self.bytes_returned += size
+        self.worker_seconds += report["seconds"]
+        combine(self.figures, report["figures"], figures)
+        task = {name: report[name] for name in ("bytes_read", "bytes_written")}
+        self.tasks.append(at | task | {"bytes_returned": size, "seconds": round(report["seconds"], 4)})
 
-def run(spark: SparkSession, lake: Lake, operator: Operator, plan: Plan, master_cores: int | None = None) -> Outcome:
-    """Runs `operator` over the plan's cells. Nothing is committed; see `Outcome.missing_files`."""
+
+def run(
+    spark: SparkSession, lake: Lake, operator: Operator, plan: Plan, cores: int | None = None
+) -> dict[str, Outcome]:
+    """Runs `operator` over the plan's cells; outcomes by region. Nothing is committed; see `Outcome.missing_files`."""
     if not plan.cells:
-        return Outcome()
+        return {}
     roots = {table: lake.path(table) for table in operator.outputs}
-    tasks = TASKS_PER_CORE * (master_cores or spark.sparkContext.defaultParallelism)
+    tasks = TASKS_PER_CORE * (cores or spark.sparkContext.defaultParallelism)
     if plan.table in plan.reasons:
         reports = scan.run(spark, lake, operator, plan, roots, tasks)
     else:
@@ -76,29 +95,11 @@ def located_tasks(cells: Sequence[Cell], tasks: int) -> list[tuple[list[str], tu
     ]
 
 
-def gather(reports: pa.Table, figures: Mapping[str, str]) -> Outcome:
-    """Joins the cells' reports, in order of region and date."""
-    out = Outcome()
+def gather(reports: pa.Table, figures: Mapping[str, str]) -> dict[str, Outcome]:
+    """Joins the cells' reports by region, in order of date."""
+    outcomes: dict[str, Outcome] = {}
     texts = reports.column("report").to_pylist()
-    for size, report in sorted(
-        ((len(t), json.loads(t)) for t in texts), key=lambda it: (it[1]["region"], it[1]["date"])
-    ):
-        for part in report["parts"]:
-            out.parts.setdefault(part["table"], []).append(Part(**part))
-        at = {"region": report["region"], "date": report["date"]}
-        out.rejected += [at | row for row in report["rejected"]]
-        for name, found in (("missing_file", out.missing_files), ("failed", out.failures)):
-            if report[name]:
-                found.append(report[name])
-        for name in ("rows_in", "rows_out", "rows_quarantined", "bytes_read", "bytes_written"):
-            setattr(out, name, getattr(out, name) + report[name])
-        out.bytes_returned += size
-        out.worker_seconds += report["seconds"]
-        combine(out.figures, report["figures"], figures)
-        names = ("bytes_read", "bytes_written")
-        out.tasks.append(
-            at
-            | {name: report[name] for name in names}
-            | {"bytes_returned": size, "seconds": round(report["seconds"], 4)}
-        )
-    return out
+    read = sorted(((json.loads(text), len(text)) for text in texts), key=lambda it: (it[0]["region"], it[0]["date"]))
+    for report, size in read:
+        outcomes.setdefault(report["region"], Outcome()).add(report, size, figures)
+    return outcomes

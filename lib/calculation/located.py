@@ -81,9 +81,10 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
     """By table; empty where workers read the files of both."""
 
-    def only(self, region: str, first: date, last: date) -> Plan:
-        """The cells of one region from `first` to `last`, both included."""
-        return replace(self, cells=tuple(c for c in self.cells if c.region == region and first <= c.date <= last))
+    def only(self, first: date, last: date, region: str | None = None) -> Plan:
+        """The cells from `first` to `last`, both included, of one region or all."""
+        cells = (c for c in self.cells if first <= c.date <= last and region in (None, c.region))
+        return replace(self, cells=tuple(cells))
 
 
 def open_table(lake: Lake, name: str, version: int | None = None) -> DeltaTable:

@@ -122,6 +122,13 @@ class PartWriter:
         self._rows[table] = self._rows.get(table, 0) + rows.num_rows
 
 
+def discard(lake: Lake, parts: Sequence[Part]) -> None:
+    """Deletes result files that will not be committed, as far as that can be done."""
+    for part in parts:
+        with contextlib.suppress(OSError, pa.ArrowException):
+            filesystem(lake.path(part.table)).delete_file(part.path)
+
+
 def commit(lake: Lake, table: str, parts: Sequence[Part], *, region: str, days: Iterable[date], run_id: str) -> int:
     """Makes `parts` the region's only rows of `days` in one commit. Returns the table's version.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lib.job import JobContext
 
 DAYS_PER_COMMIT = 31
-"""Days of a region that are solved and committed together: bounds what is lost by a crash, and the driver's lists."""
+"""Days that are solved in one Spark job and committed together: bounds what a crash loses, and the driver's lists."""
 _WRITE_REMEDY = "make room, or let this user write there; what was committed is whole: run it again to finish"
 
 
@@ -67,32 +67,62 @@ def run(context: JobContext, job: str, operator: Any, selection: Selection) -> d
         context.inputs["read_through_spark"] = dict(whole.reasons)
     totals: dict[str, dict[str, float]] = {}
     with context.progress(len(whole.cells), "region-days") as bar:
-        for region, first, last in _chunks(whole, selection):
-            chunk = whole.only(region, first, last)
-            timer = _Timer()
-            with context.phase("solve"), timer:
-                outcome = local.run(spark, lake, operator, chunk)
-            if outcome.missing_files:
-                whole, outcome = _again(context, operator, selection, region, first, last)
-                chunk = whole.only(region, first, last)
-            if outcome.failures:
-                raise GridsinkError(outcome.failures[0], f"region {region}, {first} to {last}", _WRITE_REMEDY)
-            _check(chunk, outcome)
-            with context.phase("commit"), timer:
-                _commit(context, job, operator, outcome, region, first, last)
-            context.count(
-                rows_in=outcome.rows_in, rows_out=outcome.rows_out, rows_quarantined=outcome.rows_quarantined,
-                bytes_read=outcome.bytes_read, bytes_written=outcome.bytes_written,
-                bytes_returned=outcome.bytes_returned,
-            )  # fmt: skip
-            total = totals.setdefault(region, {"days": 0, "rows_quarantined": 0, "seconds": 0.0})
-            total["days"] += len(chunk.cells)
-            total["rows_quarantined"] += outcome.rows_quarantined
-            total["seconds"] += timer.seconds
-            combine(total, outcome.figures, operator.figures)
-            context.inputs.setdefault("tasks", []).extend(outcome.tasks)
-            bar.update(len(chunk.cells))
-    return totals
+        for first, last in _windows(whole, selection):
+            begin = time.perf_counter()
+            with context.phase("solve"):
+                whole, outcomes = _solve(context, operator, selection, whole, first, last)
+            with context.phase("commit"):
+                for region in _regions(whole, selection):
+                    chunk, outcome = whole.only(first, last, region), outcomes.get(region, Outcome())
+                    _check(chunk, outcome)
+                    _commit(context, job, operator, outcome, region, first, last)
+                    _account(context, operator, totals, region, len(chunk.cells), outcome)
+                    bar.update(len(chunk.cells))
+            _share_seconds(totals, outcomes, time.perf_counter() - begin)
+    return {region: total for region, total in totals.items() if total["days"]}
+
+
+def _solve(
+    context: JobContext, operator: Any, selection: Selection, whole: Plan, first: date, last: date
+) -> tuple[Plan, dict[str, Outcome]]:
+    """The window's outcomes; once more with a new plan where a file of the first has been vacuumed meanwhile."""
+    for attempt in range(2):
+        if attempt:
+            whole = _plan(context, operator, selection)
+            context.inputs["planned_again"] = dict(whole.versions)
+        outcomes = local.run(context.spark, context.lake, operator, whole.only(first, last))
+        every = outcomes.values()
+        failures = [text for outcome in every for text in outcome.failures]
+        missing = [text for outcome in every for text in outcome.missing_files]
+        if not failures and not missing:
+            return whole, outcomes
+        parts.discard(context.lake, [p for outcome in every for some in outcome.parts.values() for p in some])
+        if failures:
+            raise GridsinkError(failures[0], f"{first} to {last}", _WRITE_REMEDY)
+    raise GridsinkError(
+        f"a file that the log of table {whole.table} names is not there: {missing[0]}",
+        f"{whole.root}, {first} to {last}",
+        "restore the file, or write these days again (ingest)",
+    )
+
+
+def _account(
+    context: JobContext, operator: Any, totals: dict[str, dict[str, float]], region: str, days: int, outcome: Outcome
+) -> None:
+    names = ("rows_in", "rows_out", "rows_quarantined", "bytes_read", "bytes_written", "bytes_returned")
+    context.count(**{name: getattr(outcome, name) for name in names})
+    context.inputs.setdefault("tasks", []).extend(outcome.tasks)
+    total = totals.setdefault(region, {"days": 0, "rows_quarantined": 0, "seconds": 0.0})
+    total["days"] += days
+    total["rows_quarantined"] += outcome.rows_quarantined
+    combine(total, outcome.figures, operator.figures)
+
+
+def _share_seconds(totals: dict[str, dict[str, float]], outcomes: dict[str, Outcome], seconds: float) -> None:
+    """Regions run side by side: each is given its share of the wall time, by its workers' seconds."""
+    busy = sum(outcome.worker_seconds for outcome in outcomes.values())
+    for region, outcome in outcomes.items():
+        totals[region]["seconds"] += seconds * outcome.worker_seconds / busy if busy else 0.0
 
 
 def _plan(context: JobContext, operator: Any, selection: Selection) -> Plan:
@@ -103,22 +133,6 @@ def _plan(context: JobContext, operator: Any, selection: Selection) -> Plan:
         context.spark, context.lake, operator, found, lambda region, day: _length_s(context.settings, region, day),
         f"{context.lake.root}/_runs/{context.run_id}/side", selection.regions, selection.first, selection.last,
     )  # fmt: skip
-
-
-def _again(
-    context: JobContext, operator: Any, selection: Selection, region: str, first: date, last: date
-) -> tuple[Plan, Outcome]:
-    """Once more with a new plan: a file of the first has been vacuumed meanwhile."""
-    whole = _plan(context, operator, selection)
-    context.inputs["planned_again"] = dict(whole.versions)
-    outcome = local.run(context.spark, context.lake, operator, whole.only(region, first, last))
-    if outcome.missing_files:
-        raise GridsinkError(
-            f"a file that the log of table {whole.table} names is not there: {outcome.missing_files[0]}",
-            f"{whole.root}, region {region}, {first} to {last}",
-            "restore the file, or write these days again (ingest)",
-        )
-    return whole, outcome
 
 
 def _commit(
@@ -155,15 +169,19 @@ def _check(chunk: Plan, outcome: Outcome) -> None:
         )
 
 
-def _chunks(whole: Plan, selection: Selection) -> Iterator[tuple[str, date, date]]:
-    """Region and days of each commit. Days without cells belong to one too: results of days that are gone must go."""
-    for region in sorted({cell.region for cell in whole.cells}):
-        days = [cell.date for cell in whole.cells if cell.region == region]
-        first, end = selection.first or days[0], selection.last or days[-1]
-        while first <= end:
-            last = min(end, first + timedelta(DAYS_PER_COMMIT - 1))
-            yield region, first, last
-            first = last + timedelta(1)
+def _windows(whole: Plan, selection: Selection) -> Iterator[tuple[date, date]]:
+    """First and last day of each round. Days without cells belong to one too: results of days that are gone must go."""
+    days = [cell.date for cell in whole.cells]
+    first, end = selection.first or min(days, default=None), selection.last or max(days, default=None)
+    while first and end and first <= end:
+        last = min(end, first + timedelta(DAYS_PER_COMMIT - 1))
+        yield first, last
+        first = last + timedelta(1)
+
+
+def _regions(whole: Plan, selection: Selection) -> list[str]:
+    """Regions to commit: those asked for, even where they have no cells left, else those of the plan."""
+    return sorted(selection.regions or {cell.region for cell in whole.cells})
 
 
 def _length_s(settings: Settings, region: str, day: date) -> int:
@@ -185,16 +203,3 @@ def _writing(lake: Lake, table: str) -> Iterator[None]:
     except Exception as e:  # Spark, py4j and delta-rs have an exception each for a folder that refuses a file
         problem = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
         raise GridsinkError(f"table {table} cannot be written: {problem[:300]}", lake.path(table), _WRITE_REMEDY) from e
-
-
-class _Timer:
-    """Adds up the seconds of several `with` blocks."""
-
-    seconds = 0.0
-
-    def __enter__(self) -> _Timer:
-        self._begin = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._begin

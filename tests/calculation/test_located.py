@@ -62,7 +62,7 @@ def test_plan_reads_the_log_alone(tiny_lake: Lake) -> None:
     assert (only.rows, only.region, len(only.files), len(only.side_files)) == (3, "south", 1, 1)
     assert only.size > 3 * 15 * 32 * 8
     assert not plan.reasons
-    assert plan.only("north", FIRST, FIRST).cells == ()
+    assert plan.only(FIRST, FIRST, "north").cells == ()
 
 
 @pytest.mark.parametrize("hosts", [[("r1",), ("r2", "r3")]])
