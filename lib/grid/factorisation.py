@@ -133,7 +133,7 @@ def factorise(network: Network) -> Factorisation:
     _check(plain, elimination, inner, source, network)
     voltage = _typical_voltage(plain, elimination, s, source)
     if len(network.pv_row):  # Newton's start: what generators hold, at angles from active power alone
-        voltage, s = _linear_start(network, rows)[order], np.zeros_like(s)
+        voltage, s = linear_start(network, elimination.row, loaded=True), np.zeros_like(s)
     elif voltage is None:  # no solution at the typical load: start from no load instead
         voltage, s = _solve_complex(plain, elimination, source), np.zeros_like(s)
     chord = np.conj(s) / np.conj(voltage) ** 2
@@ -262,8 +262,9 @@ def _typical_voltage(factors, e: Elimination, s, source) -> NDArray[np.complex12
     return None
 
 
-def _linear_start(network: Network, rows: NDArray[np.int64]) -> NDArray[np.complex128]:
-    """(len(rows),) set-points at generators, else 1 pu; angles of the linear ("DC") power flow at the typical load."""
+def linear_start(network: Network, rows: NDArray[np.int64], *, loaded: bool) -> NDArray[np.complex128]:
+    """(len(rows),) set-points at generators, elsewhere the mean of the external grids; angles of the linear ("DC")
+    power flow, of the typical load or of none (phase shifts alone)."""
     f, t, y = network.branch_from, network.branch_to, network.branch_y_pu
     turn = np.angle(y[:, 0, 1] * np.conj(y[:, 1, 0])) / 2
     series = -y[:, 0, 1] * np.exp(-1j * turn)
@@ -277,12 +278,13 @@ def _linear_start(network: Network, rows: NDArray[np.int64]) -> NDArray[np.compl
     matrix = sp.csr_matrix((np.concatenate([b, -b, b, -b]), (np.r_[f, f, t, t], np.r_[f, t, t, f])), shape=(n, n))
     power = network.s_typical_mva.real.copy() if len(network.s_typical_mva) else np.zeros(n)
     np.add.at(power, network.pv_row, network.pv_p_mw)
+    power *= loaded
     np.add.at(power, f, b * turn)
     np.add.at(power, t, -b * turn)
     angle = np.zeros(n)
     angle[network.fixed_row] = np.angle(network.fixed_v_pu)
     angle[rows] = spsolve(matrix[rows][:, rows].tocsc(), (power - matrix @ angle)[rows])
-    magnitude = np.ones(n)
+    magnitude = np.full(n, np.abs(network.fixed_v_pu).mean())
     magnitude[network.pv_row] = network.pv_vm_pu
     return (magnitude * np.exp(1j * np.nan_to_num(angle)))[rows]
 

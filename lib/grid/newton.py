@@ -1,11 +1,11 @@
 """Newton's method, eight snapshots at a time: for what the sweep gives up, and for voltage-controlled generators.
 
-Rectangular voltages, current mismatch at load rows, active power and squared magnitude at voltage-controlled rows. Each
-lane factorises its own Jacobian on the network's elimination structure, freezes when it has converged, and turns
-generators that leave their reactive limits into loads at the limit, as pandapower's `enforce_q_lims` does.
+Power mismatch at load rows, active power and squared magnitude at voltage-controlled rows; unknowns are rectangular, a
+step is applied as growth and turn, which makes it the step of the polar form without its trigonometry. Each lane
+factorises its own Jacobian on the network's elimination structure, freezes when it has converged, and turns generators
+that leave their reactive limits into loads at the limit, as pandapower's `enforce_q_lims` does.
 
-Source: da Costa, Martins, Pereira: developments in the Newton Raphson power flow formulation based on current
-injections (1999).
+Source: Tinney, Hart: power flow solution by Newton's method (1967).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from lib.grid.factorisation import linear_start
 from lib.grid.simd import WIDTH, load, select, splat, sqrt, store
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
     start = factors.start_voltage[:, 0] + 1j * factors.start_voltage[:, 1]
     structure = (el.start, el.ancestor, factors.y_diagonal, factors.y_lower, factors.y_upper)
     starts = [start]
-    if len(pv_node):  # where the linear start misleads (negative resistances of equivalents), a flat one may not
-        starts.append(np.abs(start) * np.exp(1j * np.angle(network.fixed_v_pu[0])))
+    if len(pv_node):  # where the loaded start misleads (negative resistances of equivalents), the unloaded may not
+        starts.append(linear_start(network, el.row, loaded=False))
 
     for begin in starts:
         for at in range(0, len(snapshots), WIDTH):
@@ -84,16 +85,14 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
 
 
 @_jit
-def _currents(structure, source, ci, e, f, ir, ii):
-    """(n, 8) current each row must be given from outside: Y V - I0, plus what constant-current loads draw."""
+def _currents(structure, source, e, f, ir, ii):
+    """(n, 8) current each row must be given from outside: Y V - I0."""
     start, anc, yd, yl, yu = structure
     n = len(yd)
     for i in range(n):
         a, b = load(e, i, 0), load(f, i, 0)
-        g = splat(1.0) / sqrt(a * a + b * b)
-        c0, c1 = ci[i, 0], ci[i, 1]
-        store(ir, i, 0, a * yd[i].real - b * yd[i].imag - splat(source[i, 0]) + (a * c0 + b * c1) * g)
-        store(ii, i, 0, a * yd[i].imag + b * yd[i].real - splat(source[i, 1]) + (b * c0 - a * c1) * g)
+        store(ir, i, 0, a * yd[i].real - b * yd[i].imag - splat(source[i, 0]))
+        store(ii, i, 0, a * yd[i].imag + b * yd[i].real - splat(source[i, 1]))
     for i in range(n):
         a, b = load(e, i, 0), load(f, i, 0)
         for k in range(start[i], start[i + 1]):
@@ -109,13 +108,13 @@ def _currents(structure, source, ci, e, f, ir, ii):
 
 @_jit
 def _block(m, k, y, e, f, controlled):
-    """Off-diagonal block k: multiplication by y, or its active-power row in lanes where `controlled` is 1."""
-    g, b = splat(y.real), splat(y.imag)
-    is_pv = controlled > splat(0.0)
-    store(m, 4 * k, 0, select(is_pv, e * g + f * b, g))
-    store(m, 4 * k + 1, 0, select(is_pv, f * g - e * b, splat(0.0) - b))
-    store(m, 4 * k + 2, 0, select(is_pv, splat(0.0), b))
-    store(m, 4 * k + 3, 0, select(is_pv, splat(0.0), g))
+    """Block k of a row at voltage e + jf: d(V conj(y dV)); its second row is 0, the magnitude's, where `controlled`."""
+    u, w = e * y.real + f * y.imag, f * y.real - e * y.imag
+    free = splat(1.0) - controlled
+    store(m, 4 * k, 0, u)
+    store(m, 4 * k + 1, 0, w)
+    store(m, 4 * k + 2, 0, w * free)
+    store(m, 4 * k + 3, 0, (splat(0.0) - u) * free)
 
 
 @_jit
@@ -126,31 +125,21 @@ def _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, lo
     zero = splat(0.0)
     for i in range(n):
         a, b = load(e, i, 0), load(f, i, 0)
-        pl, ql = load(p, i, 0), load(q, i, 0)
         cr, cim = load(ir, i, 0), load(ii, i, 0)
         m = a * a + b * b
-        g = splat(1.0) / m
-        # Load row: F = I - conj(S/V); its derivative adds conj(S)/conj(V)^2 on conj(dV).
-        sr, si = (a * a - b * b) * g * g, (a * b * 2.0) * g * g
-        h0, h1 = pl * sr + ql * si, pl * si - ql * sr
-        gr, gi = splat(yd[i].real), splat(yd[i].imag)
+        size = sqrt(m)
         c0, c1 = ci[i, 0], ci[i, 1]
-        if c0 != 0.0 or c1 != 0.0:  # conj(s) d(V/|V|) = conj(s) (dV / 2|V| - V^2 conj(dV) / 2|V|^3)
-            w = splat(0.5) / sqrt(m)
-            gr, gi = gr + w * c0, gi - w * c1
-            vr, vi = (a * a - b * b) * g * w, (a * b * 2.0) * g * w
-            h0, h1 = h0 - (vr * c0 + vi * c1), h1 - (vi * c0 - vr * c1)
-        j0, j1, j2, j3 = gr + h0, h1 - gi, gi + h1, gr - h0
-        r0 = (pl * a + ql * b) * g - cr
-        r1 = (pl * b - ql * a) * g - cim
+        u, w = a * yd[i].real + b * yd[i].imag, b * yd[i].real - a * yd[i].imag
+        j0, j1 = u + cr + a * c0 / size, w + cim + b * c0 / size
+        j2, j3 = w - cim + a * c1 / size, cr - u + b * c1 / size
+        r0 = load(p, i, 0) - size * c0 - (a * cr + b * cim)
+        r1 = load(q, i, 0) - size * c1 - (b * cr - a * cim)
         c = pv_of[i]
+        mine = zero
         if c >= 0:
-            is_pv = load(controlled, c, 0) > zero
-            k0 = a * gr + b * gi + cr
-            k1 = b * gr - a * gi + cim
-            j0, j1 = select(is_pv, k0, j0), select(is_pv, k1, j1)
+            mine = load(controlled, c, 0)
+            is_pv = mine > zero
             j2, j3 = select(is_pv, a * 2.0, j2), select(is_pv, b * 2.0, j3)
-            r0 = select(is_pv, pl - (a * cr + b * cim), r0)
             r1 = select(is_pv, splat(pv_vm[c] * pv_vm[c]) - m, r1)
         store(d, 4 * i, 0, j0)
         store(d, 4 * i + 1, 0, j1)
@@ -158,7 +147,6 @@ def _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, lo
         store(d, 4 * i + 3, 0, j3)
         store(x, 2 * i, 0, r0)
         store(x, 2 * i + 1, 0, r1)
-        mine = load(controlled, c, 0) if c >= 0 else zero
         for k in range(start[i], start[i + 1]):
             j = anc[k]
             _block(up, k, yu[k], a, b, mine)
@@ -248,7 +236,7 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
     steps, budget = np.zeros(WIDTH, np.int32), np.full(WIDTH, MAX_STEPS)
     active, peak = np.ones((1, WIDTH)), np.zeros((1, WIDTH))
     while alive.any():
-        _currents(structure, source, ci, e, f, ir, ii)
+        _currents(structure, source, e, f, ir, ii)
         _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, low, up, x)
         _step(start, anc, d, low, up, x)
         for lane in range(WIDTH):
@@ -284,16 +272,17 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
             elif budget[lane] == 0:
                 alive[lane] = False
         if settled and n_pv:
-            _currents(structure, source, ci, e, f, ir, ii)
+            _currents(structure, source, e, f, ir, ii)
             for lane in range(WIDTH):
-                if done[lane] and not alive[lane] and _hit_limits(lane, pv_node, pv_q, controlled, q, e, f, ir, ii):
+                if done[lane] and not alive[lane] and _hit_limits(lane, pv_node, pv_q, ci, controlled, q, e, f, ir, ii):
                     alive[lane], done[lane], budget[lane] = True, False, MAX_STEPS
-    _currents(structure, source, ci, e, f, ir, ii)
+    _currents(structure, source, e, f, ir, ii)
     worst = np.zeros(WIDTH)
     for i in range(n):
         for lane in range(WIDTH):
-            miss_p = p[i, lane] - (e[i, lane] * ir[i, lane] + f[i, lane] * ii[i, lane])
-            miss_q = q[i, lane] - (f[i, lane] * ir[i, lane] - e[i, lane] * ii[i, lane])
+            size = np.hypot(e[i, lane], f[i, lane])
+            miss_p = p[i, lane] - ci[i, 0] * size - (e[i, lane] * ir[i, lane] + f[i, lane] * ii[i, lane])
+            miss_q = q[i, lane] - ci[i, 1] * size - (f[i, lane] * ir[i, lane] - e[i, lane] * ii[i, lane])
             if pv_of[i] >= 0 and controlled[pv_of[i], lane] > 0.0:
                 miss_q = 0.0
             worst[lane] = max(worst[lane], np.hypot(miss_p, miss_q))
@@ -305,14 +294,15 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
 
 
 @_jit
-def _hit_limits(lane, pv_node, pv_q, controlled, q, e, f, ir, ii):
+def _hit_limits(lane, pv_node, pv_q, ci, controlled, q, e, f, ir, ii):
     """Turns this lane's generators beyond a reactive limit into loads at it; whether there were any."""
     any_hit = False
     for c in range(len(pv_node)):
         if controlled[c, lane] == 0.0:
             continue
         i = pv_node[c]
-        made = f[i, lane] * ir[i, lane] - e[i, lane] * ii[i, lane] - q[i, lane]
+        drawn = ci[i, 1] * np.hypot(e[i, lane], f[i, lane])
+        made = f[i, lane] * ir[i, lane] - e[i, lane] * ii[i, lane] + drawn - q[i, lane]
         limit = min(max(made, pv_q[0, c]), pv_q[1, c])
         if made != limit:
             controlled[c, lane] = 0.0
