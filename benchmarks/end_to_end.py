@@ -50,6 +50,7 @@ def main(
                 if side.name == "pandapower" and number:
                     continue  # a sample either way
                 measured = comparison.measure(side, rows, settings)
+                del measured["files"], measured["run_id"]  # folders of this run
                 points[side.name][days].append(measured)
                 common.say(f"round {number + 1}, {days} days, {side.title}: {measured['whole_process_s']:.1f} s")
     slopes = [slope(side.title, points[side.name], sizes) for side in comparison.SIDES]

@@ -64,7 +64,7 @@ def page(result: Mapping[str, Any]) -> str:
                 f"{rows['days']} days ({rows['first']} to {rows['last']}) of {', '.join(rows['regions'])}: "
                 f"{rows['bus_snapshots']:,} bus-snapshots, the same for every side, each side in a process of its own. "
                 "Seconds leave out the start of Spark, but not what each side pays once whatever the size: few rows "
-                "say little about speed (benchmarks/end_to_end gives slopes). A time marked as scaled was measured on a sample."
+                "say little about speed (benchmarks/end_to_end gives slopes). A time marked as scaled is from a sample."
             ],
             [{"side": side["title"], "time includes": side["timed"]} for side in sides],
         ),
