@@ -56,19 +56,20 @@ class PowerFlow:
     def converged(self) -> NDArray[np.bool_]:
         return self.status <= SlotStatus.NEWTON
 
-    def _flat(self, tiles: NDArray[np.float64]) -> NDArray[np.float64]:
-        n = self.network.n_bus
-        return tiles[:, :n].transpose(1, 0, 2).reshape(n, -1)[:, : self.n_snapshot]
-
     @cached_property
     def vm_pu(self) -> NDArray[np.float64]:
         """(n_bus, n_snapshot) voltage magnitude."""
-        return np.hypot(self._flat(self.e), self._flat(self.f))
+        out = np.empty((self.network.n_bus, len(self.e) * LANES))
+        sweep.magnitudes(self.e, self.f, out)
+        return out[:, : self.n_snapshot]
 
     @cached_property
     def va_degree(self) -> NDArray[np.float64]:
         """(n_bus, n_snapshot) voltage angle."""
-        return np.degrees(np.arctan2(self._flat(self.f), self._flat(self.e)))
+        n = self.network.n_bus
+        out = np.empty((n, len(self.e), LANES))
+        np.arctan2(self.f[:, :n].transpose(1, 0, 2), self.e[:, :n].transpose(1, 0, 2), out=out)
+        return np.degrees(out.reshape(n, len(self.e) * LANES)[:, : self.n_snapshot])
 
     @cached_property
     def _slack(self) -> NDArray[np.complex128]:

@@ -205,6 +205,17 @@ def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, s
     return active
 
 
+@_jit
+def magnitudes(e, f, out):
+    """|V| of e, f (n_tile, n_row, 32) into out (n_bus, 32 n_tile)."""
+    for tile in range(len(e)):
+        et, ft = e[tile], f[tile]
+        for i in range(len(out)):
+            for lane in range(0, LANES, CHUNK):
+                x, y = load(et, i, lane), load(ft, i, lane)
+                store(out, i, tile * LANES + lane, sqrt(x * x + y * y))
+
+
 _kept = threading.local()
 
 

@@ -37,6 +37,7 @@ def compile_all() -> None:
         assert flow.status[0] == SlotStatus.DIVERGED
         assert flow.converged[1:].all()
         flow.branches()
+        assert flow.vm_pu.shape == p.shape
         summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
 
 
