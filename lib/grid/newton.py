@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from lib.grid.powerflow import PowerFlow
 
 MAX_STEPS = 12
+_STEPS_TO_SETTLE, _SETTLED_PU = 7, 0.1
+"""Newton halves its step at worst (where there is but one solution); one still this large then is wandering."""
+_LANES_AT_ONCE = 512
 _LARGEST_VOLTAGE_PU = 10.0
 
 _jit = njit(cache=True, error_model="numpy", nogil=True)
@@ -53,34 +56,28 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
     if len(pv_node):  # where the loaded start misleads (negative resistances of equivalents), the unloaded may not
         starts.append(linear_start(network, el.row, loaded=False))
 
+    def gather(injected: NDArray[np.floating], picked: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n_group, n, 8) in node order."""
+        out = np.zeros((el.n, len(picked)))
+        out[visible] = injected[np.ix_(el.row[visible], picked)].astype(np.float64) * scale
+        return np.ascontiguousarray(out.reshape(el.n, -1, WIDTH).transpose(1, 0, 2))
+
     for begin in starts:
-        for at in range(0, len(snapshots), WIDTH):
-            lanes = snapshots[at : at + WIDTH]
-            pick = np.resize(lanes, WIDTH)
-            pn, qn = np.zeros((el.n, WIDTH)), np.zeros((el.n, WIDTH))
-            pn[visible] = p[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
-            qn[visible] = q[np.ix_(el.row[visible], pick)].astype(np.float64) * scale
-            pn[pv_node] += pv_p[:, None]
-            e, f = (np.ascontiguousarray(np.repeat(a[:, None], WIDTH, axis=1)) for a in (begin.real, begin.imag))
-            done, steps, worst = _newton(
-                structure,
-                factors.source_current,
-                factors.constant_current,
-                pv_node,
-                pv_vm,
-                pv_q,
-                pn,
-                qn,
-                e,
-                f,
-                tolerance,
-            )
-            for k, s in enumerate(lanes):
-                flow.status[s] = SlotStatus.NEWTON if done[k] else SlotStatus.DIVERGED
-                flow.iterations[s] += steps[k]
-                flow.max_mismatch_mva[s] = worst[k] if done[k] else np.nan
-                flow.e[s // LANES, el.row, s % LANES] = e[:, k]
-                flow.f[s // LANES, el.row, s % LANES] = f[:, k]
+        for at in range(0, len(snapshots), _LANES_AT_ONCE):
+            lanes = snapshots[at : at + _LANES_AT_ONCE]
+            picked = np.concatenate([lanes, np.repeat(lanes[-1:], -len(lanes) % WIDTH)])
+            pn, qn = gather(p, picked), gather(q, picked)
+            pn[:, pv_node] += pv_p[:, None]
+            e, f = (np.tile(a[:, None], (len(pn), 1, WIDTH)) for a in (begin.real, begin.imag))
+            source, ci = factors.source_current, factors.constant_current
+            outcome = _newton_groups(structure, source, ci, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance)
+            done, steps, worst = (a.reshape(-1)[: len(lanes)] for a in outcome)
+            flow.status[lanes] = np.where(done, SlotStatus.NEWTON, SlotStatus.DIVERGED)
+            flow.iterations[lanes] += steps
+            flow.max_mismatch_mva[lanes] = np.where(done, worst, np.nan)
+            place = ((lanes // LANES)[:, None], el.row, (lanes % LANES)[:, None])
+            flow.e[place] = e.transpose(0, 2, 1).reshape(-1, el.n)[: len(lanes)]
+            flow.f[place] = f.transpose(0, 2, 1).reshape(-1, el.n)[: len(lanes)]
         snapshots = snapshots[flow.status[snapshots] == SlotStatus.DIVERGED]
 
 
@@ -217,6 +214,18 @@ def _step(start, anc, d, low, up, x):
 
 
 @_jit
+def _newton_groups(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
+    """Group after group of eight: p, q, e, f are (n_group, n, 8), what is returned (n_group, 8)."""
+    m = len(p)
+    done, steps, worst = np.zeros((m, WIDTH), np.bool_), np.zeros((m, WIDTH), np.int32), np.zeros((m, WIDTH))
+    for k in range(m):
+        done[k], steps[k], worst[k] = _newton(
+            structure, source, ci, pv_node, pv_vm, pv_q, p[k], q[k], e[k], f[k], tolerance
+        )
+    return done, steps, worst
+
+
+@_jit
 def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
     """Iterates e, f (n, 8) in place; returns (converged, steps, worst mismatch in MVA), each (8,)."""
     start, anc, yd, yl, _ = structure
@@ -269,7 +278,7 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
                 alive[lane] = False
             elif change <= tolerance:
                 alive[lane], done[lane], settled = False, True, True
-            elif budget[lane] == 0:
+            elif budget[lane] == 0 or (budget[lane] <= MAX_STEPS - _STEPS_TO_SETTLE and change > _SETTLED_PU):
                 alive[lane] = False
         if settled and n_pv:
             _currents(structure, source, e, f, ir, ii)
