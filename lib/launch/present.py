@@ -32,7 +32,7 @@ def show(title: str, rows: Sequence[dict[str, Any]], console: Console) -> None:
 
 
 def _table(title: str, names: Sequence[str], lines: Sequence[Sequence[Any]]) -> Table:
-    table = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for index, name in enumerate(names):
         numeric = all(isinstance(line[index], int | float | None) for line in lines)
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")

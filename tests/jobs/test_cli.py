@@ -55,7 +55,7 @@ def test_config_show_names_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRIDSINK_DEMO__SEED", "5")
     monkeypatch.setenv("COLUMNS", "200")
     lines = invoke("config", "show", "--set", "demo.days=3").output.splitlines()
-    rows = {line.split()[1]: line for line in lines if line.startswith("│")}
+    rows = {line.split()[0]: line for line in lines if "." in line}
     assert "--set" in rows["demo.days"]
     assert "GRIDSINK_DEMO__SEED" in rows["demo.seed"]
     assert "conf/base.yaml" in rows["lake.path"]
