@@ -18,6 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from lib.calculation import parts
+from lib.calculation.parts import Part, PartWriter
 from lib.errors import GridsinkError
 from lib.grid.network import FORMAT_VERSION, Network
 from lib.ingest.source import INTERVAL_S, Source, from_simbench
@@ -169,6 +171,7 @@ def build(
     with is emptied first. Interrupted anywhere, another call completes it.
     """
     wanted = [first + timedelta(days=k) for k in range(days)]
+    lake.create(spark, "snapshot_tile")
     for region in regions:
         source = Path(region.source)
         _begin(spark, lake, region, source.parent, first, run_id)
@@ -176,18 +179,28 @@ def build(
         present = tile_counts(lake)
         missing = [day for day in wanted if present[region.name, day] != _tile_count(day, region.time_zone)]
         for chunk in chunks(missing):
-            df = tile_frame(spark, region, chunk)
-            lake.replace(spark, "snapshot_tile", df, region=region.name, first=chunk[0], last=chunk[-1], run_id=run_id)
+            files = write_tiles(spark, lake, region, chunk)
+            parts.commit(lake, "snapshot_tile", files, region=region.name, days=chunk, run_id=run_id)
             yield Commit(region.name, len(chunk), sum(_tile_count(day, region.time_zone) for day in chunk), n_bus)
 
 
-def tile_frame(spark: SparkSession, region: Region, days: list[date]) -> DataFrame:
-    """The region's tiles of `days` as a data frame, one task and so one file a day."""
+def write_tiles(spark: SparkSession, lake: Lake, region: Region, days: list[date]) -> list[Part]:
+    """Writes the region's tiles of `days` beside the table's files, one task and one file a day; not yet committed."""
+    roots = {"snapshot_tile": lake.path("snapshot_tile")}
 
     def make(task: int) -> Iterator[pa.RecordBatch]:
-        return tiles(_load(region.source), region, days[task])
+        writer = PartWriter(roots, region.name, days[task])
+        try:
+            for rows in tiles(_load(region.source), region, days[task]):
+                writer.add("snapshot_tile", rows, {})
+            written = writer.close()
+        except BaseException:
+            writer.discard()
+            raise
+        yield pa.RecordBatch.from_pylist([part.to_json() for part in written])
 
-    return _run(spark, len(days), make, SCHEMAS["snapshot_tile"])
+    schema = "table string, region string, date string, path string, size bigint, rows bigint"
+    return [Part(**row.asDict()) for row in _run(spark, len(days), make, schema).collect()]
 
 
 def tile_counts(lake: Lake) -> Counter[tuple[str, date]]:
@@ -218,7 +231,7 @@ def _begin(spark: SparkSession, lake: Lake, region: Region, folder: Path, first:
     if lake.exists("network") and record.exists() and record.read_text() == recipe:
         return
     record.unlink(missing_ok=True)
-    if lake.exists("snapshot_tile"):
+    if any(name == region.name for name, _ in tile_counts(lake)):
         nothing = spark.createDataFrame([], SCHEMAS["snapshot_tile"])
         lake.replace(spark, "snapshot_tile", nothing, region=region.name, run_id=run_id)
     network = _run(spark, 1, lambda _: iter([network_row(_load(region.source), region, first)]), SCHEMAS["network"])
