@@ -39,6 +39,8 @@ def main() -> int:
         interactive=request["interactive"],
     )
     result = job.execute(module, context)
+    if context.spark_started:
+        context.spark.stop()
     job.write_json(
         folder / "result.json",
         {"exit_code": result.exit_code, "summary": result.summary, "tables": result.tables},

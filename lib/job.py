@@ -181,9 +181,6 @@ def execute(module: ModuleType, context: JobContext) -> JobResult:
         }
         with contextlib.suppress(OSError):  # an unwritable or full lake has been reported already
             write_json(context.run_dir / "run.json", record)
-        if context.spark_started:
-            with contextlib.suppress(Exception):
-                context.spark.stop()
     return result
 
 
