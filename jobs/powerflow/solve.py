@@ -79,17 +79,16 @@ def _day(value: datetime | date | str | None) -> date | None:
 
 
 def _region_row(region: str, figures: dict[str, float]) -> dict[str, Any]:
-    """What fits a terminal; --json has all of it."""
-    solved = figures.get("bus_snapshots", 0)
+    solved, seconds = figures.get("bus_snapshots", 0), figures["seconds"]
+    counts = ("days", "snapshots", "converged", "newton", "diverged", "bad", "missing", "rows_quarantined")
     return {
         "region": region,
-        "snapshots": int(figures.get("snapshots", 0)),
-        "unsolved": int(sum(figures.get(name, 0) for name in ("diverged", "bad", "missing"))),
-        "quarantined": int(figures.get("rows_quarantined", 0)),
+        **{name.removeprefix("rows_"): int(figures.get(name, 0)) for name in counts},
         "min vm [pu]": _rounded(figures.get("vm_min_pu"), 4),
         "max loading [%]": _rounded(figures.get("loading_max_percent"), 1),
         "loss [kWh]": round(figures.get("loss_kwh", 0.0)),
-        "ns per bus and snapshot": _rounded(figures["seconds"] / solved * 1e9 if solved else None, 1),
+        "seconds": round(seconds, 2),
+        "ns per bus and snapshot": _rounded(seconds / solved * 1e9 if solved else None, 1),
     }
 
 
