@@ -20,8 +20,9 @@ TIGHTER = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 REFERENCE_TOLERANCE = 1e-12
 
 NOTES = (
-    "Time: injections in memory, in each engine's own layout (gridsink: float32 [bus][snapshot] in MW, as its tables hold them; "
-    "power-grid-model: columnar update of float64 [snapshot][load] in W, the same values), to voltages in memory. Building the network "
+    "Time: injections in memory, in each engine's own layout (gridsink: float32 [bus][snapshot] in MW, as its tables "
+    "hold them; power-grid-model: columnar update of float64 [snapshot][load] in W, the same values), to voltages in "
+    "memory. Building the network "
     "and factorising it once, about its mean load, is left out for both, as is checking the result.",
     "Output: gridsink's solver gives rectangular voltages of every snapshot; vm_pu and va_degree are computed where "
     "asked. power-grid-model gives u_pu, and u_angle where asked; nothing else is asked of it.",
@@ -138,14 +139,14 @@ def measure(code: str, snapshots: int, repeats: int, tolerance: float) -> dict[s
 
 
 def noisy(network: Network, net: Any, snapshots: int, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Injections in MW and Mvar, as tables hold them, with independent noise per bus and snapshot, each (n_bus, n_snapshot)."""
+    """Injections (n_bus, n_snapshot) in MW and Mvar as tables hold them, with independent noise per bus and snapshot."""
     rng = np.random.default_rng(seed)
     p, q = (x[:, None] * rng.uniform(0.2, 1.0, (network.n_bus, snapshots)) for x in network.injections(net))
     return p.astype(np.float32), q.astype(np.float32)
 
 
 def mean_load(network: Network, p: NDArray[np.float32], q: NDArray[np.float32]) -> NDArray[np.complex128]:
-    """(n_row,) mean injection, about which a network is linearised: what whoever stores a network knows of its load."""
+    """(n_row,) mean injection, about which the network is linearised, as those of the demo lake are."""
     s = np.zeros(network.n_row, dtype=complex)
     s[: network.n_bus] = p.mean(axis=1, dtype=float) + 1j * q.mean(axis=1, dtype=float)
     return s

@@ -113,8 +113,9 @@ class PowerFlowOperator:
         p, q = tile["p_kw"], tile["q_kvar"]
         flow = solve(
             state.network, p, q, tolerance=self.tolerance, max_iterations=self.max_iterations, fallback=self.fallback,
-            scale=_KW,
+            scale=_KW, out=state.spare,
         )  # fmt: skip
+        state.spare = flow
         first = tile["first_slot"]
         k = first // LANES
         valid = tile["slot_status"] == Slot.VALID

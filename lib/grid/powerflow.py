@@ -123,8 +123,8 @@ def solve(
         `network.bus_ids` order; multiplied by `scale` (1e-3 lets kW in).
     tolerance: bound on the voltage error in per unit, judged by each snapshot's own change and contraction.
     max_iterations: linear solves after which a snapshot that would still miss the tolerance is given up.
-    out: an earlier result that is no longer needed: its voltage arrays are written over where their shape fits, which saves
-        fetching fresh memory from the system (a tenth of the time on large networks).
+    out: an earlier result that is no longer needed: its voltage arrays are written over where their shape fits, which
+        saves fetching fresh memory from the system.
     fallback: try Newton's method (at most 12 steps) on snapshots given up.
 
     A snapshot's result is the same bits whatever else is in the batch. Snapshots without a result are NaN and `status`
