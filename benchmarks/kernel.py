@@ -139,7 +139,7 @@ def measure(code: str, snapshots: int, repeats: int, tolerance: float) -> dict[s
 
 
 def noisy(network: Network, net: Any, snapshots: int, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Injections (n_bus, n_snapshot) in MW and Mvar as tables hold them, with independent noise per bus and snapshot."""
+    """Injections (n_bus, n_snapshot) in MW and Mvar as tables hold them, noise independent per bus and snapshot."""
     rng = np.random.default_rng(seed)
     p, q = (x[:, None] * rng.uniform(0.2, 1.0, (network.n_bus, snapshots)) for x in network.injections(net))
     return p.astype(np.float32), q.astype(np.float32)
