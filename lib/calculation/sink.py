@@ -24,7 +24,7 @@ from lib.tables.tiles import day_slots
 if TYPE_CHECKING:
     from lib.job import JobContext
 
-DAYS_PER_COMMIT = 31
+DAYS_PER_COMMIT = 92
 """Days that are solved in one Spark job and committed together: bounds what a crash loses, and the driver's lists."""
 _WRITE_REMEDY = "make room, or let this user write there; what was committed is whole: run it again to finish"
 
