@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,6 +23,8 @@ from lib.tables.tiles import Slot, decode, decode_status, encode
 
 _REWRITE = "write this row again from its source (ingest), then run powerflow.solve for this day"
 _KW = 1e-3
+_last = threading.local()
+"""The thread's last power flow: the next may write over its arrays."""
 
 
 @dataclass(eq=False)
@@ -113,9 +116,9 @@ class PowerFlowOperator:
         p, q = tile["p_kw"], tile["q_kvar"]
         flow = solve(
             state.network, p, q, tolerance=self.tolerance, max_iterations=self.max_iterations, fallback=self.fallback,
-            scale=_KW, out=state.spare,
+            scale=_KW, out=getattr(_last, "flow", None),
         )  # fmt: skip
-        state.spare = flow
+        _last.flow = flow
         first = tile["first_slot"]
         k = first // LANES
         valid = tile["slot_status"] == Slot.VALID

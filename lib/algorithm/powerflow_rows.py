@@ -9,7 +9,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lib.grid.network import BRANCH_KINDS, Network
-from lib.grid.powerflow import PowerFlow
 from lib.grid.summary import DaySummary, Summariser, day_sum, loading_max_percent, vm_mean_pu, vm_p95_pu
 
 _TS = pa.timestamp("us", tz="UTC")
@@ -25,8 +24,6 @@ class State:
     bus_columns: dict[str, pa.Array] = field(init=False)
     branch_columns: dict[str, pa.Array] = field(init=False)
     is_transformer: NDArray[np.bool_] = field(init=False)
-    spare: PowerFlow | None = None
-    """The last tile's result, whose arrays the next may write over."""
 
     def __post_init__(self) -> None:
         n = self.network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from itertools import permutations
 from typing import Any
@@ -59,6 +60,21 @@ def test_partials_merge_to_the_same_bits_in_any_order(operator: PowerFlowOperato
             assert again == figures
             for name in operator.outputs:
                 assert actual[name].equals(expected[name]), name
+
+
+def test_threads_may_share_a_state(operator: PowerFlowOperator, state: State) -> None:
+    """The kernels release Python's lock, and a thread reuses the arrays of its last tile: never those of another's."""
+    rows = [tiles(96, p_kw=encode(random_injections(seed, 40, 32)[0] * 1e3)) for seed in range(4)]
+
+    def run(part: pa.Table) -> Any:
+        partial, _ = operator.map(part, state, DAY)
+        return operator.finish(partial, state, DAY)
+
+    expected = [run(part) for part in rows]
+    with ThreadPoolExecutor(4) as pool:
+        for (outputs, figures), (wanted, known) in zip(pool.map(run, rows * 50), expected * 50, strict=True):
+            assert figures == known
+            assert all(outputs[name].equals(wanted[name]) for name in wanted)
 
 
 def test_rows_have_the_tables_columns_and_types(operator: PowerFlowOperator, state: State) -> None:
