@@ -29,7 +29,7 @@ def options() -> list[click.Option]:
 def run(context: JobContext) -> JobResult:
     from lib.baseline import comparison
     from lib.baseline.comparison_report import page, table, verdicts
-    from lib.job import JobResult, write_json
+    from lib.job import FAILED, OK, JobResult, write_json
     from lib.report.machine import provenance
 
     options, settings, lake = context.options, context.settings, context.lake
@@ -69,7 +69,10 @@ def run(context: JobContext) -> JobResult:
     if under_cap:
         shown = ("title", "cap_mib", "cap_kind", "days_finished", "days_tried", "ended")
         tables["under the same memory"] = [{name: it[name] for name in shown} for it in under_cap]
-    return JobResult(summary=result | {"report": str(report)}, tables=tables)
+    apart = [it for it in agreement if not it["max |dV| [pu]"] <= comparison.AGREEMENT_PU]
+    for it in apart:
+        context.say(f"{it['one']} and {it['other']} disagree by {it['max |dV| [pu]']:.2g} pu ({it['voltages']})")
+    return JobResult(summary=result | {"report": str(report)}, tables=tables, exit_code=FAILED if apart else OK)
 
 
 def _date(value: datetime | None) -> Any:

@@ -182,6 +182,10 @@ def gains(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 # -- agreement --------------------------------------------------------------------------------------------------------
 
 
+AGREEMENT_PU = 1e-6
+"""Sides further apart than this do not solve the same problem: compare then ends with exit code 1."""
+
+
 def agreement(sides: Mapping[str, Mapping[str, Any]], lake: Lake, rows: Rows) -> list[dict[str, Any]]:
     """Largest difference of voltages between sides on the same rows: every day's figures, and the sampled snapshots."""
     figures = {name: pq.read_table(sides[name]["files"]["bus_day"]) for name in ("gridsink", "power-grid-model")}
