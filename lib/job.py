@@ -152,15 +152,16 @@ def execute(module: ModuleType, context: JobContext) -> JobResult:
                 result.exit_code = QUARANTINED
                 limit = context.settings.max_quarantine
                 context.say(f"{quarantined} rows in quarantine, more than max_quarantine = {limit}; the rest is done")
-    except KeyboardInterrupt:
-        result, error = JobResult(exit_code=INTERRUPTED), "interrupted"
-        context.say("interrupted: what was committed is whole, what was not is invisible; run it again to finish")
-    except GridsinkError as known:
-        result, error = JobResult(exit_code=known.exit_code), str(known)
-        context.say(f"error: {known}")
-    except Exception as unknown:
-        error = f"{type(unknown).__name__}: {_first_line(unknown)}"
-        context.say(f"error: {error}\n  where: {_write_traceback(context)}")
+    except (Exception, KeyboardInterrupt) as e:
+        if _is_interruption(e):
+            result, error = JobResult(exit_code=INTERRUPTED), "interrupted"
+            context.say("interrupted: what was committed is whole, what was not is invisible; run it again to finish")
+        elif isinstance(e, GridsinkError):
+            result, error = JobResult(exit_code=e.exit_code), str(e)
+            context.say(f"error: {e}")
+        else:
+            error = f"{type(e).__name__}: {_first_line(e)}"
+            context.say(f"error: {error}\n  where: {_write_traceback(context)}")
     finally:
         record = {
             "run_id": context.run_id,
@@ -226,6 +227,15 @@ def _check_tables(module: ModuleType, context: JobContext) -> None:
         with context.phase("build the demo lake"):
             demo.run(inner)
         marker.unlink()
+
+
+def _is_interruption(e: BaseException | None) -> bool:
+    """Also where closing a broken-off call to the JVM raised an error of its own over the KeyboardInterrupt."""
+    while e is not None:
+        if isinstance(e, KeyboardInterrupt):
+            return True
+        e = e.__context__
+    return False
 
 
 def _first_line(error: BaseException) -> str:

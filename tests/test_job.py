@@ -88,6 +88,19 @@ def test_interrupt_is_recorded(context: JobContext) -> None:
     assert record(context)["exit_code"] == 130
 
 
+def test_interrupt_under_a_broken_call_is_an_interrupt(context: JobContext) -> None:
+    """Leaving a call to the JVM half-way makes its clean-up fail: what the user did was to press Ctrl-C."""
+
+    def run(context: JobContext) -> JobResult:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ConnectionError("the call was broken off")  # noqa: B012 - as py4j does
+
+    assert job.execute(module(run), context).exit_code == job.INTERRUPTED
+    assert record(context)["error"] == "interrupted"
+
+
 def test_second_run_of_a_job_is_refused(context: JobContext, capfd: pytest.CaptureFixture[str]) -> None:
     inner = JobContext("test.made", context.settings, {}, "run-2", context.run_dir.with_name("run-2"))
     codes = []
