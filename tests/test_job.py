@@ -95,7 +95,7 @@ def test_interrupt_under_a_broken_call_is_an_interrupt(context: JobContext) -> N
         try:
             raise KeyboardInterrupt
         finally:
-            raise ConnectionError("the call was broken off")  # noqa: B012 - as py4j does
+            raise ConnectionError("the call was broken off")
 
     assert job.execute(module(run), context).exit_code == job.INTERRUPTED
     assert record(context)["error"] == "interrupted"
