@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from jobs import selection
 
 if TYPE_CHECKING:
     from lib.job import JobContext, JobResult
@@ -15,15 +16,12 @@ ENGINE_NAMES = ("pandapower", "power-grid-model", "gridsink")
 
 
 def options() -> list[click.Option]:
-    day = click.DateTime(["%Y-%m-%d"])
     return [
         click.Option(
             ["--engine"], type=click.Choice(ENGINE_NAMES), default="power-grid-model", show_default=True,
             help="Who calculates: pandapower's loop (a sample, scaled), power-grid-model's batch, gridsink's solver.",
         ),
-        click.Option(["--from", "first"], type=day, help="First day.  [default: the lake's first]"),
-        click.Option(["--to", "last"], type=day, help="Last day, included.  [default: the lake's last]"),
-        click.Option(["--region", "regions"], multiple=True, help="Only this region; may be given again."),
+        *selection.options(),
     ]  # fmt: skip
 
 
@@ -39,7 +37,11 @@ def run(context: JobContext) -> JobResult:
     spark, lake = context.spark, context.lake
     with context.phase("collect"):
         collected = collect(
-            spark, lake, regions=options["regions"], first=_date(options["first"]), last=_date(options["last"])
+            spark,
+            lake,
+            regions=options["regions"],
+            first=selection.day(options["first"]),
+            last=selection.day(options["last"]),
         )
     outcome = engines.run(engine, collected, context.settings, context.settings.baseline.sample_snapshots)
     context.phases |= outcome.seconds
@@ -75,7 +77,3 @@ def run(context: JobContext) -> JobResult:
     return JobResult(
         summary=figures | notes | {"timed": engines.TIMED[engine], "files": files}, tables={"baseline": [table]}
     )
-
-
-def _date(value: datetime | None) -> Any:
-    return None if value is None else value.date()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from jobs import selection
 
 if TYPE_CHECKING:
     from lib.job import JobContext, JobResult
@@ -14,11 +15,8 @@ READS = ("network", "snapshot_tile")
 
 
 def options() -> list[click.Option]:
-    day = click.DateTime(["%Y-%m-%d"])
     return [
-        click.Option(["--from", "first"], type=day, help="First day.  [default: the lake's first]"),
-        click.Option(["--to", "last"], type=day, help="Last day, included.  [default: the lake's last]"),
-        click.Option(["--region", "regions"], multiple=True, help="Only this region; may be given again."),
+        *selection.options(),
         click.Option(
             ["--cap-mib"], type=click.IntRange(0), default=2048, show_default=True,
             help="Memory that each side gets to finish as many days as it can; 0 leaves this part out.",
@@ -33,7 +31,7 @@ def run(context: JobContext) -> JobResult:
     from lib.report.machine import provenance
 
     options, settings, lake = context.options, context.settings, context.lake
-    rows = comparison.rows_of(lake, options["regions"], _date(options["first"]), _date(options["last"]))
+    rows = comparison.rows_of(lake, options["regions"], selection.day(options["first"]), selection.day(options["last"]))
     capped = comparison.CAPPED if options["cap_mib"] else ()
     origin = provenance()
     with context.progress(len(comparison.SIDES) + len(capped), "sides") as bar:
@@ -73,7 +71,3 @@ def run(context: JobContext) -> JobResult:
     for it in apart:
         context.say(f"{it['one']} and {it['other']} disagree by {it['max |dV| [pu]']:.2g} pu ({it['voltages']})")
     return JobResult(summary=result | {"report": str(report)}, tables=tables, exit_code=FAILED if apart else OK)
-
-
-def _date(value: datetime | None) -> Any:
-    return None if value is None else value.date()

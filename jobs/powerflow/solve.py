@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs import selection
+
 if TYPE_CHECKING:
     from lib.job import JobContext, JobResult
     from lib.settings import Settings
@@ -16,11 +18,8 @@ JOB = "powerflow.solve"
 
 
 def options() -> list[click.Option]:
-    day = click.DateTime(["%Y-%m-%d"])
     return [
-        click.Option(["--from", "first"], type=day, help="First day.  [default: the lake's first]"),
-        click.Option(["--to", "last"], type=day, help="Last day, included.  [default: the lake's last]"),
-        click.Option(["--region", "regions"], multiple=True, help="Only this region; may be given again."),
+        *selection.options(),
         click.Option(["--full-voltages"], is_flag=True, help="Keep every snapshot's voltages in state_tile."),
     ]
 

@@ -50,7 +50,7 @@ class PowerFlowOperator:
     """`powerflow.solve`: parameters as in `lib.settings.SolveSettings`."""
 
     tolerance: float = 1e-8
-    max_iterations: int = 50
+    max_iterations: int = 12
     fallback: bool = True
     v_min_pu: float = 0.9
     v_max_pu: float = 1.1

@@ -15,9 +15,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
@@ -77,9 +77,6 @@ class Report:
             if sign in self.tail:
                 return f"out of memory ({sign})"
         return f"failed with exit code {self.returncode}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"reason": self.reason, "driver_bytes": self.driver_bytes}
 
 
 def run(

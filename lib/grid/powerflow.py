@@ -33,6 +33,10 @@ class SlotStatus(enum.IntEnum):
     """An injection is NaN or infinite: voltages are NaN."""
 
 
+_STATUS = np.full(sweep.PADDING + 1, SlotStatus.DIVERGED, dtype=np.uint8)
+_STATUS[sweep.CONVERGED], _STATUS[sweep.BAD_INPUT] = SlotStatus.OK, SlotStatus.BAD_INPUT
+
+
 @dataclass(frozen=True, eq=False)
 class PowerFlow:
     """Solved snapshots. Voltages are rectangular, in tiles of 32 snapshots: as the sweep writes and summaries read."""
@@ -79,9 +83,8 @@ class PowerFlow:
         s = np.empty((len(rows), n_tile * LANES), dtype=complex)
         for t in range(n_tile):
             v = np.nan_to_num(self.e[t]) + 1j * np.nan_to_num(self.f[t])  # a dead island has no branch to a fixed row
-            s[:, t * LANES : (t + 1) * LANES] = v[rows] * np.conj(y @ v) + self.network.s_constant_current_mva[
-                rows, None
-            ] * abs(v[rows])
+            drawn = self.network.s_constant_current_mva[rows, None] * abs(v[rows])
+            s[:, t * LANES : (t + 1) * LANES] = v[rows] * np.conj(y @ v) + drawn
         s = s[:, : self.n_snapshot]
         p, q, scale = self.injected_mva
         visible = rows < self.network.n_bus
@@ -164,10 +167,7 @@ def solve(
             sweep.solve_tiles(
                 elimination, numbers, scratch, pt, qt, *arguments, 0, 1, n - whole * LANES, e[whole:], f[whole:], *rest
             )
-    status = np.array([SlotStatus.DIVERGED, SlotStatus.OK, SlotStatus.BAD_INPUT, SlotStatus.DIVERGED], dtype=np.uint8)[
-        state[:n]
-    ]
-    result = PowerFlow(network, n, e, f, status, iterations[:n], mismatch[:n], (p, q, scale))
+    result = PowerFlow(network, n, e, f, _STATUS[state[:n]], iterations[:n], mismatch[:n], (p, q, scale))
     lost = np.flatnonzero(state[:n] == sweep.EJECTED)
     e[:, network.fixed_row] = network.fixed_v_pu.real[:, None]
     f[:, network.fixed_row] = network.fixed_v_pu.imag[:, None]

@@ -1,0 +1,22 @@
+"""The options by which jobs on a lake choose days and regions."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import click
+
+
+def options() -> list[click.Option]:
+    """--from, --to and --region, as `first`, `last` and `regions`."""
+    kind = click.DateTime(["%Y-%m-%d"])
+    return [
+        click.Option(["--from", "first"], type=kind, help="First day.  [default: the lake's first]"),
+        click.Option(["--to", "last"], type=kind, help="Last day, included.  [default: the lake's last]"),
+        click.Option(["--region", "regions"], multiple=True, help="Only this region; may be given again."),
+    ]
+
+
+def day(value: datetime | None) -> date | None:
+    """The day that --from or --to names, None where it was not given."""
+    return None if value is None else value.date()
