@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def row_digests(rows: pa.Table, columns: Sequence[str], schema: pa.Schema) -> li
         column = rows.column(name) if name in rows.schema.names else pa.chunked_array([pa.nulls(rows.num_rows, kind)])
         blocks.append(np.concatenate([_encode(_cast(chunk, kind)) for chunk in column.chunks if len(chunk)]))
     matrix = np.concatenate(blocks, axis=1)
-    return _digests(memoryview(matrix.reshape(-1)), np.arange(rows.num_rows + 1) * matrix.shape[1])
+    return _digests(matrix.reshape(-1).data, np.arange(rows.num_rows + 1) * matrix.shape[1])
 
 
 def of_rows(digests: Iterable[bytes]) -> str:
@@ -162,7 +163,7 @@ def _of_list(array: pa.Array) -> np.ndarray:
     # The digest of the elements' encodings side by side, all of one width.
     starts = _offsets(array)
     elements = _encode(array.values.slice(starts[0], starts[-1] - starts[0]))
-    return _matrix(_digests(memoryview(elements.reshape(-1)), (starts - starts[0]) * elements.shape[1]))
+    return _matrix(_digests(elements.reshape(-1).data, (starts - starts[0]) * elements.shape[1]))
 
 
 def _offsets(array: pa.Array) -> np.ndarray:
@@ -177,7 +178,7 @@ def _offsets(array: pa.Array) -> np.ndarray:
 
 def _digests(data: memoryview, bounds: np.ndarray) -> list[bytes]:
     at = bounds.tolist()
-    return [blake3(data[a:b]).digest() for a, b in zip(at, at[1:], strict=False)]
+    return [blake3(data[a:b]).digest() for a, b in pairwise(at)]
 
 
 def _matrix(digests: list[bytes]) -> np.ndarray:
