@@ -26,7 +26,7 @@ def options() -> list[click.Option]:
 
 def plan(settings: Settings, options: dict[str, Any]) -> list[dict[str, Any]]:
     """The cells of each region, from the tables' logs alone."""
-    from lib.algorithm.powerflow import PowerFlowOperator
+    from lib.algorithm.operators.powerflow import PowerFlowOperator
     from lib.calculation import sink
     from lib.tables import Lake
 
@@ -49,12 +49,12 @@ def plan(settings: Settings, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def run(context: JobContext) -> JobResult:
-    from lib.algorithm.powerflow import PowerFlowOperator
+    from lib.algorithm.operators.powerflow import PowerFlowOperator
     from lib.calculation import sink
     from lib.job import JobResult
 
     full = bool(context.options.get("full_voltages"))
-    operator = PowerFlowOperator.from_settings(context.settings.solve, full_voltages=full)
+    operator = PowerFlowOperator.from_settings(context.settings, full_voltages=full)
     rows = sink.run(context, JOB, operator, _selection(context.options))
     table = [_region_row(region, figures) for region, figures in rows.items()]
     paths = [{"table": name, "path": context.lake.path(name)} for name in (*operator.outputs, "quarantine")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
 
@@ -44,17 +44,46 @@ class Day:
 
 @dataclass(frozen=True)
 class Side:
-    """A side input: one row per group, found by the group's key; equal `digest` means equal content."""
+    """A side input: one row per group and day, found by the group's key among the rows valid on the day.
+
+    `valid` names the columns of the first day on which a row holds and of the first on which it no longer does (null:
+    open).
+    """
 
     table: str
     columns: tuple[str, ...]
-    digest: str
+    valid: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of a cell's partial: its type (a Spark SQL name), unit and range, and how two of them combine.
+
+    Null stands for no value and combines with any other to that other.
+    """
+
+    merge: Literal["sum", "min", "max"]
+    type: Literal["bigint", "double", "timestamp", "date", "boolean"]
+    unit: str
+    comment: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Partials of one group that may be merged in any order, and the neutral element among them."""
+
+    identity: Any
+    partials: tuple[Any, ...]
 
 
 class Operator(Protocol):
     """One calculation: `prepare` once per group, `map` blocks of its rows, `merge` their partials, `finish` to rows.
 
-    Rows of `table` with equal `group` columns within a cell are one group; `key` tells rows of a group apart.
+    Rows of `table` with equal `group` columns within a cell are one group; `key` tells rows of a group apart. The
+    partial of a cell is a table of one row per group: the group's columns and `figures`; partials of several cells
+    combine figure by figure (`lib.algorithm.figures`).
     """
 
     name: ClassVar[str]
@@ -63,16 +92,15 @@ class Operator(Protocol):
     columns: ClassVar[tuple[str, ...]]
     group: ClassVar[tuple[str, ...]]
     key: ClassVar[tuple[str, ...]]
-    side: ClassVar[Side]
-    figures: ClassVar[Mapping[str, str]]
-    """Figures of a finished partial and how they combine: "sum", "min" or "max"."""
+    side: ClassVar[Side | None]
+    figures: ClassVar[Mapping[str, Figure]]
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Tables that `finish` makes rows for, in the order of their commits: the last one marks a cell complete."""
 
     def prepare(self, side: Mapping[str, Any]) -> Any:
-        """State of one group from its side row; kept for as long as the process lives. Raises Unusable."""
+        """State of one group from its side row ({} without a side input); kept in the process. Raises Unusable."""
 
     def map(self, rows: pa.Table, state: Any, day: Day) -> tuple[Any, list[Rejected]]:
         """Partial of one block: some or all rows of a group; None if none of them can be used."""
@@ -80,5 +108,12 @@ class Operator(Protocol):
     def merge(self, a: Any, b: Any) -> Any:
         """Both partials in one: associative and commutative, bit for bit. Raises Unusable if they do not fit."""
 
-    def finish(self, partial: Any, state: Any, day: Day) -> tuple[dict[str, pa.RecordBatch], dict[str, float]]:
-        """Rows per output table, without `region` and `date`, and the figures."""
+    def finish(self, partial: Any, state: Any, day: Day) -> tuple[dict[str, pa.RecordBatch], dict[str, Any]]:
+        """Rows per output table, without `region` and `date`, and the figures (None where there is no value)."""
+
+    def equivalent(self, a: Any, b: Any) -> bool:
+        """Whether two partials stand for the same result."""
+
+    @classmethod
+    def examples(cls, seed: int) -> Examples:
+        """Partials to check the laws of `merge` with, made without a lake."""

@@ -197,11 +197,11 @@ def _power_grid_model(collected: Collected, settings: Settings, sample: Sample) 
 def _gridsink(collected: Collected, settings: Settings, sample: Sample) -> Outcome:
     """The operator that sinks, given the collected rows instead of its own files."""
     from lib.algorithm.operator import Day
-    from lib.algorithm.powerflow import PowerFlowOperator
+    from lib.algorithm.operators.powerflow import PowerFlowOperator
     from lib.grid.powerflow import solve
 
     gathering = _Gathering("gridsink")
-    operator = PowerFlowOperator.from_settings(settings.solve)
+    operator = PowerFlowOperator.from_settings(settings)
     states: dict[NetworkKey, Any] = {}
 
     def calculate(key: DayKey) -> tuple[DayKey, pa.RecordBatch, Mapping[str, float]]:

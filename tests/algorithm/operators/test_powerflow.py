@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from lib.algorithm.operator import Day, Unusable
-from lib.algorithm.powerflow import PowerFlowOperator
-from lib.algorithm.powerflow_rows import State
+from lib.algorithm.operators._powerflow_rows import State
+from lib.algorithm.operators.powerflow import PowerFlowOperator
 from lib.tables import ARROW
 from lib.tables.tiles import encode, slot_status
 from tests.grid.random_networks import random_injections, random_network
