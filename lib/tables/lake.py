@@ -54,47 +54,51 @@ class LakeError(GridsinkError):
 
 
 class Lake:
-    """The lake under `root`: a folder, or any URI that both Spark and delta-rs open (hdfs://, s3a://)."""
+    """The lake under `root`: a folder, or any URI that both Spark and delta-rs open (hdfs://, s3a://).
+
+    Methods take a table's name or, for tables that are not declared beforehand (results of pipelines), the Table.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = str(root).rstrip("/")
 
-    def path(self, name: str) -> str:
-        """Where table `name` is: <root>/<layer>/<name>."""
-        return f"{self.root}/{_table(name).layer}/{name}"
+    def path(self, table: str | Table) -> str:
+        """Where the table is: <root>/<layer>/<name>."""
+        table = _table(table)
+        return f"{self.root}/{table.layer}/{table.name}"
 
-    def exists(self, name: str) -> bool:
+    def exists(self, table: str | Table) -> bool:
         """Whether the table has been made. Needs no Spark."""
-        return Snapshot.is_deltatable(self.path(name))
+        return Snapshot.is_deltatable(self.path(table))
 
-    def snapshot(self, name: str, version: int | None = None) -> Snapshot:
+    def snapshot(self, table: str | Table, version: int | None = None) -> Snapshot:
         """Files and version of the table as delta-rs sees them, without rows. Raises LakeError if there is no table."""
-        if not self.exists(name):
-            raise _missing(self, name)
-        return Snapshot(self.path(name), version=version)
+        if not self.exists(table):
+            raise _missing(self, table)
+        return Snapshot(self.path(table), version=version)
 
-    def read(self, spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
+    def read(self, spark: SparkSession, table: str | Table, version: int | None = None) -> DataFrame:
         """The table's rows, of the given version or the latest. Raises LakeError if there is no table."""
-        if not self.exists(name):
-            raise _missing(self, name)
+        if not self.exists(table):
+            raise _missing(self, table)
         reader = spark.read.format("delta")
-        return (reader if version is None else reader.option("versionAsOf", version)).load(self.path(name))
+        return (reader if version is None else reader.option("versionAsOf", version)).load(self.path(table))
 
-    def create(self, spark: SparkSession, name: str) -> None:
+    def create(self, spark: SparkSession, table: str | Table) -> None:
         """Make the table if it is absent: columns, comments, partitioning and properties as declared."""
-        if self.exists(name):
+        if self.exists(table):
             return
-        table = _table(name)
-        builder = DeltaTable.createIfNotExists(spark).location(self.path(name)).comment(table.comment)
+        table = _table(table)
+        builder = DeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.comment)
         builder = builder.addColumns(table.schema).partitionedBy(*table.partition_by)
-        for key, value in (_PROPERTIES | (_LARGE_ROWS if table.large_rows else {})).items():
+        for key, value in properties(table).items():
             builder = builder.property(key, value)
-        _retry(f"making table {name}", builder.execute)
+        _retry(f"making table {table.name}", builder.execute)
 
     def replace(
         self,
         spark: SparkSession,
-        name: str,
+        table: str | Table,
         df: DataFrame,
         *,
         region: str,
@@ -113,15 +117,15 @@ class Lake:
         Raises LakeError if `df` has not the table's columns, Spark's AnalysisException if rows lie outside what is
         replaced.
         """
-        table = _table(name)
+        table = _table(table)
         problems = table.mismatches(df.schema)
         if problems:
             raise LakeError(
-                f"rows do not fit table {name}: {'; '.join(problems)}",
-                f"{self.path(name)}, region {region}",
+                f"rows do not fit table {table.name}: {'; '.join(problems)}",
+                f"{self.path(table)}, region {region}",
                 "mend the rows",
             )
-        self.create(spark, name)
+        self.create(spark, table)
         self._check(table)
         rows = df.select(*table.schema.names).sortWithinPartitions(*table.partition_by, *table.key)
         writer = (
@@ -133,13 +137,13 @@ class Lake:
         if table.large_rows:
             writer = writer.option("compression", "uncompressed").option("maxRecordsPerFile", 32)
         spark.conf.unset(_LAST_COMMIT)
-        _retry(f"replacing region {region} of table {name}", lambda: writer.save(self.path(name)))
+        _retry(f"replacing region {region} of table {table.name}", lambda: writer.save(self.path(table)))
         committed = spark.conf.get(_LAST_COMMIT, None)  # absent where there was nothing to delete and nothing to add
-        return int(committed) if committed else self.snapshot(name).version()
+        return int(committed) if committed else self.snapshot(table).version()
 
     def _check(self, table: Table) -> None:
         """Refuse to write into a table on disk that is not the one declared."""
-        found = self.snapshot(table.name)
+        found = self.snapshot(table)
         problems = table.mismatches(StructType.fromJson(json.loads(found.schema().to_json())))
         partitioned = tuple(found.metadata().partition_columns)
         if partitioned != table.partition_by:
@@ -147,21 +151,28 @@ class Lake:
         if problems:
             raise LakeError(
                 f"table {table.name} is not the one this gridsink writes: {'; '.join(problems)}",
-                self.path(table.name),
+                self.path(table),
                 "move the table away and build it again",
             )
 
 
-def _table(name: str) -> Table:
-    if name not in TABLES:
-        raise ValueError(f"no table is called {name}; there are {', '.join(sorted(TABLES))}")
-    return TABLES[name]
+def properties(table: Table) -> dict[str, str]:
+    """Properties of the Delta table, whoever makes it."""
+    return _PROPERTIES | (_LARGE_ROWS if table.large_rows else {})
 
 
-def _missing(lake: Lake, name: str) -> LakeError:
+def _table(table: str | Table) -> Table:
+    if isinstance(table, Table):
+        return table
+    if table not in TABLES:
+        raise ValueError(f"no table is called {table}; there are {', '.join(sorted(TABLES))}")
+    return TABLES[table]
+
+
+def _missing(lake: Lake, table: str | Table) -> LakeError:
     return LakeError(
-        f"the lake has no table {name}",
-        lake.path(name),
+        f"the lake has no table {_table(table).name}",
+        lake.path(table),
         "run the job that writes it (inputs: ingest.demo), or set lake.path",
     )
 

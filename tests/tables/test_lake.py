@@ -13,7 +13,7 @@ from delta.exceptions import ConcurrentAppendException
 from pyspark.errors import AnalysisException
 
 from lib.settings import ROOT
-from lib.tables import SCHEMAS, TABLES, Lake, LakeError
+from lib.tables import SCHEMAS, TABLES, Column, Lake, LakeError, Table
 from lib.tables import lake as lake_module
 from lib.tables.quarantine import quarantine_row
 from lib.tables.tiles import decode
@@ -134,6 +134,22 @@ def test_quarantine_of_one_job_leaves_that_of_another(spark: SparkSession, lake:
     assert [row.job for row in it.read(spark, "quarantine").collect()] == ["two", "two"]
     with pytest.raises(ValueError, match="partitioned by region, date, job"):
         it.replace(spark, "quarantine", rows("one"), region="a", first=DAY, last=DAY)
+
+
+def test_a_table_that_is_declared_nowhere_is_given_as_itself(spark: SparkSession, lake: Path) -> None:
+    it = Lake(str(lake))
+    columns = (Column("region", "string", "region"), Column("kwh", "double", "kWh, energy"))
+    made = Table("gold", "made_up", "nothing", ("region",), ("region",), columns)
+    with pytest.raises(ValueError, match="no table is called made_up"):
+        it.path("made_up")
+    with pytest.raises(LakeError, match="no table made_up"):
+        it.read(spark, made)
+    rows = spark.createDataFrame([("a", 1.0)], made.schema)
+    assert it.replace(spark, made, rows, region="a") == 1
+    assert it.exists(made)
+    assert it.read(spark, made).collect() == rows.collect()
+    assert it.snapshot(made).metadata().configuration == it.snapshot(made, version=0).metadata().configuration
+    assert it.path(made) == f"{lake}/gold/made_up"
 
 
 def test_tables_are_plain_files(spark: SparkSession, tiny_lake: Lake) -> None:
