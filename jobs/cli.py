@@ -44,19 +44,34 @@ def common_options() -> list[click.Parameter]:
 
 
 class Jobs(click.Group):
-    """Jobs as commands, found in jobs/*/*.py; a job's module is imported only when it is named."""
+    """Jobs as commands, found in jobs/*/*.py; a job's module is imported only when it is named.
+
+    GROUP.NAME may be typed as GROUP NAME: a group is a command whose commands are the jobs below `prefix`, "GROUP.".
+    """
+
+    def __init__(self, name: str | None = None, prefix: str = "", **kwargs: Any) -> None:
+        super().__init__(name, invoke_without_command=True, **kwargs)
+        self.prefix = prefix
+
+    def jobs(self) -> dict[str, str]:
+        """Name below `prefix` and first line of each job."""
+        known = catalog.jobs().items()
+        return {name.removeprefix(self.prefix): line for name, line in known if name.startswith(self.prefix)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*catalog.jobs(), *super().list_commands(ctx)]
+        return [*self.jobs(), *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        known = super().get_command(ctx, cmd_name)
-        if known is not None or cmd_name not in catalog.jobs():
-            return known
-        module = catalog.load(cmd_name)
-        return JobCommand(
-            cmd_name, params=[*catalog.options(module), *common_options()], help=catalog.help_text(module)
-        )
+        known, jobs = super().get_command(ctx, cmd_name), self.jobs()
+        if known is None and cmd_name in jobs:
+            name = self.prefix + cmd_name
+            module = catalog.load(name)
+            return JobCommand(
+                name, params=[*catalog.options(module), *common_options()], help=catalog.help_text(module)
+            )
+        if known is None and any(name.startswith(f"{cmd_name}.") for name in jobs):
+            return Jobs(cmd_name, prefix=f"{cmd_name}.", callback=show_help, help=f"Run a job of the group {cmd_name}.")
+        return known
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -64,13 +79,16 @@ class Jobs(click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None:
             near = difflib.get_close_matches(name, self.list_commands(ctx), 3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "./spark-submit.sh alone lists the jobs"
-            raise click.UsageError(f"there is no job {name}; {hint}", ctx)
+            near = [self.prefix + it for it in near]
+            hint = f"did you mean {' or '.join(near)}?" if near else f"{ctx.command_path} alone lists the jobs"
+            raise click.UsageError(f"there is no job {self.prefix}{name}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Jobs"):
-            formatter.write_dl(list(catalog.jobs().items()))
+            formatter.write_dl(list(self.jobs().items()))
+        if self.prefix:
+            return
         with formatter.section("Besides"):
             formatter.write_dl([("config show", "Every setting, its value and where the value came from.")])
 
@@ -87,12 +105,18 @@ class JobCommand(click.Command):
         ctx.exit(run_job(str(self.name), ctx.params, ctx.meta["gridsink.arguments"], **common))
 
 
-@click.group(cls=Jobs, invoke_without_command=True, context_settings=_CONTEXT)
 @click.pass_context
-def cli(ctx: click.Context) -> None:
-    """Run a job on a lake: ./spark-submit.sh JOB [options]; JOB --help says its options."""
+def show_help(ctx: click.Context) -> None:
+    """What a group does where no command is named."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+cli = Jobs(
+    callback=show_help,
+    context_settings=_CONTEXT,
+    help="Run a job on a lake: ./spark-submit.sh JOB [options]; JOB --help says its options.",
+)
 
 
 @cli.group(name="config")

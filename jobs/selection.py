@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from lib.calculation.located import Selection
 
 
 def options() -> list[click.Option]:
@@ -20,3 +25,11 @@ def options() -> list[click.Option]:
 def day(value: datetime | None) -> date | None:
     """The day that --from or --to names, None where it was not given."""
     return None if value is None else value.date()
+
+
+def chosen(options: Mapping[str, Any]) -> Selection:
+    """The days and regions that the options name."""
+    from lib.calculation.located import Selection
+
+    first, last = (day(options.get(name)) for name in ("first", "last"))
+    return Selection(tuple(options.get("regions") or ()), first, last)

@@ -4,7 +4,7 @@ A job is a module jobs/<group>/<name>.py, called <group>.<name>:
 
     \"\"\"One line that the list of jobs shows.\"\"\"
     READS = ("network", "snapshot_tile")          # it needs them; where they are missing the demo is built
-    def options() -> list[click.Option]: ...      # its own options, if any
+    def options() -> list[click.Parameter]: ...   # its own options and arguments, if any
     def plan(settings, options) -> list[dict]: ...  # its partitions for --dry-run, without Spark, if it has any
     def run(context: JobContext) -> JobResult: ...
 

@@ -36,13 +36,13 @@ def load(job: str) -> ModuleType:
     return importlib.import_module(f"jobs.{job}")
 
 
-def options(module: ModuleType) -> list[click.Option]:
-    """The job's own options."""
+def options(module: ModuleType) -> list[click.Parameter]:
+    """The job's own options and arguments."""
     return list(module.options()) if hasattr(module, "options") else []
 
 
 def parse(module: ModuleType, arguments: Sequence[str], also: Sequence[click.Parameter] = ()) -> dict[str, Any]:
-    """Values of the job's own options. `also`: options that may stand among the arguments and are left out here.
+    """Values of the job's own options and arguments. `also`: options that may stand among them, left out here.
 
     Raises click.UsageError.
     """

@@ -126,7 +126,7 @@ class Lake:
                 "mend the rows",
             )
         self.create(spark, table)
-        self._check(table)
+        self.check(table)
         rows = df.select(*table.schema.names).sortWithinPartitions(*table.partition_by, *table.key)
         writer = (
             rows.write.format("delta")
@@ -141,7 +141,7 @@ class Lake:
         committed = spark.conf.get(_LAST_COMMIT, None)  # absent where there was nothing to delete and nothing to add
         return int(committed) if committed else self.snapshot(table).version()
 
-    def _check(self, table: Table) -> None:
+    def check(self, table: Table) -> None:
         """Refuse to write into a table on disk that is not the one declared."""
         found = self.snapshot(table)
         problems = table.mismatches(StructType.fromJson(json.loads(found.schema().to_json())))

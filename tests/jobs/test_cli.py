@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from jobs.cli import cli
 from lib.errors import SettingsError
+from lib.settings import STATE
 
 
 def invoke(*arguments: str) -> Result:
@@ -37,6 +39,34 @@ def test_unknown_job_is_a_usage_error_with_a_suggestion() -> None:
     result = invoke("ingest.dmeo")
     assert result.exit_code == 2
     assert "did you mean ingest.demo" in result.output
+
+
+def test_a_job_may_be_typed_as_group_and_name(lake: Path) -> None:
+    lines = [
+        invoke(*name, "--dry-run", "--days", "3", "--set", f"lake.path={lake}").output.splitlines()[-1]
+        for name in (["ingest.demo"], ["ingest", "demo"])
+    ]
+    assert all("spark-submit" in line for line in lines)
+    requests = sorted((STATE / "runs").glob("*-ingest.demo"))[-2:]
+    first, second = (json.loads((folder / "request.json").read_text()) for folder in requests)
+    assert {name for name in first if first[name] != second[name]} == {"run_id", "run_dir"}
+    assert "--days" in invoke("ingest", "demo", "--help").output
+
+
+def test_a_group_alone_lists_its_jobs_and_no_others() -> None:
+    for arguments in (["powerflow"], ["powerflow", "--help"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 0
+        assert "solve" in result.output
+        assert "demo" not in result.output
+        assert "config show" not in result.output
+
+
+def test_an_unknown_job_of_a_group_is_a_usage_error_with_a_suggestion() -> None:
+    result = invoke("powerflow", "slove")
+    assert result.exit_code == 2
+    assert "did you mean powerflow.solve" in result.output
+    assert "pipeline" in invoke("pipelin", "run").output
 
 
 def test_unknown_option_and_bad_value_are_usage_errors() -> None:

@@ -37,3 +37,13 @@ def test_own_options_are_parsed_and_the_common_ones_left_out() -> None:
     assert catalog.parse(module, ["--set", "a=b", "--days", "3"], also) == {"days": 3}
     with pytest.raises(click.UsageError):
         catalog.parse(module, ["--weeks", "3"], also)
+
+
+def test_a_job_may_take_arguments() -> None:
+    module = ModuleType("jobs.made.good")
+    module.options = lambda: [click.Argument(["name"], required=False), click.Option(["--days"], type=int)]  # type: ignore[attr-defined]
+    also = [click.Option(["--set", "overrides"], multiple=True)]
+    assert catalog.parse(module, []) == {"name": None, "days": None}
+    assert catalog.parse(module, ["--set", "a=b", "losses", "--days", "3"], also) == {"name": "losses", "days": 3}
+    with pytest.raises(click.UsageError):
+        catalog.parse(module, ["losses", "loads"], also)

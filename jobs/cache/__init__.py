@@ -1,0 +1,1 @@
+"""Jobs on the cache of what was already calculated."""

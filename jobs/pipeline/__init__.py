@@ -1,0 +1,1 @@
+"""Jobs on pipelines: several operators and formulas fused to one result."""
