@@ -81,6 +81,10 @@ class TableLog:
         self._read_from = min(self._read_from, version)
         return Changes(None, _After(self._last, version))
 
+    def cells(self) -> set[Partition]:
+        """Regions and dates that have files."""
+        return set(self._files)
+
     def _everything(self, version: int, table_id: str) -> str | None:
         if table_id != self.id:
             return "the table was made anew"

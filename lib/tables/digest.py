@@ -100,6 +100,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """The array as `kind`; left as it is where only the layout differs, so that large values are not copied."""
+    if pa.types.is_dictionary(array.type):
+        return pa.DictionaryArray.from_arrays(array.indices, _cast(array.dictionary, kind))
     same = _type_name(array.type) == _type_name(kind)
     wanted = _plain(array.type if same else kind)
     return array if array.type == wanted else array.cast(wanted)
@@ -108,6 +110,8 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 def _encode(array: pa.Array) -> np.ndarray:
     """uint8 [n][1 + width]: 1 and the value, or zeros."""
     kind, n = array.type, len(array)
+    if pa.types.is_dictionary(kind):
+        return _of_dictionary(array)
     if _is_text(kind) or _is_binary(kind):
         values = _of_binary(array)
     elif _is_list(kind):
@@ -148,10 +152,17 @@ def _of_binary(array: pa.Array) -> np.ndarray:
     starts = _offsets(array)
     if len(array) >= _WORTH and starts[-1] - starts[0] < _SHORT * len(array):
         encoded = array.dictionary_encode()
-        if 0 < len(encoded.dictionary) <= len(array) // 2:
-            distinct = _of_binary_each(encoded.dictionary)
-            return distinct[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+        if len(encoded.dictionary) <= len(array) // 2:
+            return _of_dictionary(encoded)[:, 1:]
     return _of_binary_each(array)
+
+
+def _of_dictionary(array: pa.DictionaryArray) -> np.ndarray:
+    """As `_encode`, each distinct value once."""
+    distinct = _encode(array.dictionary)
+    # one row more, for null
+    cells = np.concatenate([distinct, np.zeros((1, distinct.shape[1]), np.uint8)])
+    return cells[array.indices.cast(pa.int64()).fill_null(len(distinct)).to_numpy(zero_copy_only=False)]
 
 
 def _of_binary_each(array: pa.Array) -> np.ndarray:

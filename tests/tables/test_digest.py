@@ -156,10 +156,15 @@ def test_a_column_added_later_is_null() -> None:
     assert row_digests(untyped, NAMES, SCHEMA) == row_digests(rows, NAMES, SCHEMA)
 
 
-@pytest.mark.parametrize("distinct", [1, 3, 200])
+@pytest.mark.parametrize("distinct", [1, 3, 127, 200])
 def test_many_equal_texts(distinct: int) -> None:
-    rows = [{"a": f"n{i % distinct}", "b": None} for i in range(200)]
-    assert digests(rows) == [d for row in rows for d in digests([row])]
+    rows = [{"a": f"n{i % distinct}" if i % 7 else None, "b": None} for i in range(200)]
+    expected = [d for row in rows for d in digests([row])]
+    assert digests(rows) == expected
+    narrow = table(rows).column("a").combine_chunks().dictionary_encode()
+    if distinct < 128:
+        narrow = narrow.cast(pa.dictionary(pa.int8(), pa.string()))
+    assert row_digests(pa.table({"a": narrow}), NAMES, SCHEMA) == expected
 
 
 def test_a_large_value_is_told_by_its_last_byte() -> None:
