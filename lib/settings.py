@@ -89,6 +89,17 @@ class SolveSettings(Group):
         return self
 
 
+class PreloadSettings(Group):
+    worker_memory: Memory = Field(
+        "256m", description="what a Python worker may hold of rows, besides the topologies that it keeps"
+    )
+
+    @property
+    def worker_bytes(self) -> int:
+        """`worker_memory` in bytes."""
+        return int(self.worker_memory[:-1]) << {"k": 10, "m": 20, "g": 30, "t": 40}[self.worker_memory[-1]]
+
+
 class BaselineSettings(Group):
     sample_snapshots: int = Field(
         8, ge=1, description="snapshots per network that pandapower's loop solves; its time is scaled to all of them"
@@ -121,6 +132,7 @@ class Settings(BaseSettings):
     regions: dict[str, RegionSettings] = {}
     demo: DemoSettings = DemoSettings()
     solve: SolveSettings = SolveSettings()
+    preload: PreloadSettings = PreloadSettings()
     baseline: BaselineSettings = BaselineSettings()
     spark: SparkSettings = SparkSettings()
     max_quarantine: int = Field(0, ge=0, description="quarantined rows a run may have; above it the exit code is 3")

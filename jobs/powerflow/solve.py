@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,16 +20,18 @@ def options() -> list[click.Option]:
     return [
         *selection.options(),
         click.Option(["--full-voltages"], is_flag=True, help="Keep every snapshot's voltages in state_tile."),
+        click.Option(["--recompute"], is_flag=True, help="Calculate every cell, also where the cache has its result."),
     ]
 
 
 def plan(settings: Settings, options: dict[str, Any]) -> list[dict[str, Any]]:
     """The cells of each region, from the tables' logs alone."""
     from lib.algorithm.operators.powerflow import PowerFlowOperator
-    from lib.calculation import sink
+    from lib.fusion import step
     from lib.tables import Lake
 
-    found = sink.plan(Lake(settings.lake.path), settings, _selection(options), PowerFlowOperator)
+    operator = PowerFlowOperator.from_settings(settings)
+    found = step.plan(Lake(settings.lake.path), settings, operator, selection.chosen(options))
     rows = []
     for region in sorted({cell.region for cell in found.cells}):
         cells = [cell for cell in found.cells if cell.region == region]
@@ -50,46 +51,43 @@ def plan(settings: Settings, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 def run(context: JobContext) -> JobResult:
     from lib.algorithm.operators.powerflow import PowerFlowOperator
-    from lib.calculation import sink
+    from lib.fusion import totals
+    from lib.fusion.run import run_steps
+    from lib.fusion.step import StepRun
     from lib.job import JobResult
 
-    full = bool(context.options.get("full_voltages"))
-    operator = PowerFlowOperator.from_settings(context.settings, full_voltages=full)
-    rows = sink.run(context, JOB, operator, _selection(context.options))
-    table = [_region_row(region, figures) for region, figures in rows.items()]
+    options = context.options
+    operator = PowerFlowOperator.from_settings(context.settings, full_voltages=bool(options.get("full_voltages")))
+    step = StepRun(context, operator, selection.chosen(options), bool(options.get("recompute")))
+    run_steps(context, [step])
+    regions = totals.by_region(step)
+    for row in regions.values():  # regions run side by side: each has its share of the wall time, by its workers'
+        busy = sum(it["seconds"] for it in regions.values())
+        row["wall_seconds"] = row["seconds"] / busy * _wall(context) if busy else 0.0
     paths = [{"table": name, "path": context.lake.path(name)} for name in (*operator.outputs, "quarantine")]
     return JobResult(
-        summary={"lake": context.lake.root, "regions": rows, "tables": {row["table"]: row["path"] for row in paths}},
-        tables={"power flow": table, "tables": paths},
+        summary={"lake": context.lake.root, "regions": regions, "tables": {row["table"]: row["path"] for row in paths}},
+        tables={"power flow": [_region_row(name, row) for name, row in regions.items()], "tables": paths},
     )
 
 
-def _selection(options: dict[str, Any]) -> Any:
-    from lib.calculation.sink import Selection
-
-    days = [_day(options.get(name)) for name in ("first", "last")]
-    return Selection(tuple(options.get("regions") or ()), *days)
+def _wall(context: JobContext) -> float:
+    return sum(context.phases.get(name, 0.0) for name in ("calculate", "commit"))
 
 
-def _day(value: datetime | date | str | None) -> date | None:
-    if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
-        return value
-    return value.date() if isinstance(value, datetime) else date.fromisoformat(value[:10])
-
-
-def _region_row(region: str, figures: dict[str, float]) -> dict[str, Any]:
-    solved, seconds = figures.get("bus_snapshots", 0), figures["seconds"]
-    counts = ("days", "snapshots", "converged", "newton", "diverged", "bad", "missing", "rows_quarantined")
+def _region_row(region: str, figures: dict[str, Any]) -> dict[str, Any]:
+    counts = ("days", "computed", "snapshots", "converged", "newton", "diverged", "bad", "missing", "rows_quarantined")
+    whole = figures["computed"] == figures["days"] and figures.get("bus_snapshots")
     return {
         "region": region,
         **{name.removeprefix("rows_"): int(figures.get(name, 0)) for name in counts},
         "min vm [pu]": _rounded(figures.get("vm_min_pu"), 4),
         "max loading [%]": _rounded(figures.get("loading_max_percent"), 1),
         "loss [kWh]": round(figures.get("loss_kwh", 0.0)),
-        "seconds": round(seconds, 2),
-        "ns per bus and snapshot": _rounded(seconds / solved * 1e9 if solved else None, 1),
+        "seconds": round(figures["wall_seconds"], 2),
+        "ns per bus and snapshot": round(figures["wall_seconds"] / whole * 1e9, 1) if whole else None,
     }
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None or abs(value) == float("inf") else round(value, digits)
+    return None if value is None else round(value, digits)

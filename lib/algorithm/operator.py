@@ -117,3 +117,12 @@ class Operator(Protocol):
     @classmethod
     def examples(cls, seed: int) -> Examples:
         """Partials to check the laws of `merge` with, made without a lake."""
+
+
+def inputs(operator: Any) -> dict[str, tuple[str, ...]]:
+    """Columns that count of each input table, sorted: what the operator reads, and what decides whether it does."""
+    found = {operator.table: tuple(sorted({*operator.group, *operator.key, *operator.columns}))}
+    side = operator.side
+    if side is not None:
+        found[side.table] = tuple(sorted({*operator.group, *side.valid, *side.columns}))
+    return found

@@ -6,29 +6,25 @@ pyspark has no public way to either; both go through py4j and need a classic ses
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from lib.calculation.located import Plan
+from lib.calculation.located import Cell
 
 
-def with_hosts(spark: SparkSession, plan: Plan) -> Plan:
-    """The plan with each cell's hosts: those that hold most of its bytes first."""
+def with_hosts(spark: SparkSession, root: str, block: Sequence[Cell]) -> tuple[Sequence[Cell], list[str]]:
+    """The block and its hosts: those that hold most of its bytes first."""
     jvm: Any = spark._jvm
     configuration = spark._jsc.hadoopConfiguration()
-    cells = []
-    for cell in plan.cells:
-        held: dict[str, int] = {}
-        for file in cell.files:
-            path = jvm.org.apache.hadoop.fs.Path(file.path if "://" in file.path else f"{plan.root}/{file.path}")
-            system = path.getFileSystem(configuration)
-            for block in system.getFileBlockLocations(path, 0, file.size):
-                for host in block.getHosts():
-                    held[host] = held.get(host, 0) + block.getLength()
-        cells.append(replace(cell, hosts=tuple(sorted(held, key=lambda host: (-held[host], host)))))
-    return replace(plan, cells=tuple(cells))
+    held: dict[str, int] = {}
+    for file in (file for cell in block for file in cell.files):
+        path = jvm.org.apache.hadoop.fs.Path(file.path if "://" in file.path else f"{root}/{file.path}")
+        system = path.getFileSystem(configuration)
+        for part in system.getFileBlockLocations(path, 0, file.size):
+            for host in part.getHosts():
+                held[host] = held.get(host, 0) + part.getLength()
+    return block, sorted(held, key=lambda host: (-held[host], host))
 
 
 def located_rows(spark: SparkSession, tasks: Sequence[tuple[Sequence[str], Sequence[str]]]) -> DataFrame:

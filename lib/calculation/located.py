@@ -6,10 +6,9 @@ allows only where its files alone tell the truth; `Plan.reason` says why not whe
 
 from __future__ import annotations
 
-import heapq
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any
 from urllib.parse import unquote
@@ -23,6 +22,23 @@ from lib.tables import Lake
 
 # Features that change how rows are read from files. Others a reader may meet, such as v2 checkpoints, do not.
 _HARMLESS_FEATURES = {"v2Checkpoint", "timestampNtz", "vacuumProtocolCheck"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Regions (all if empty) and days (both included, open if None)."""
+
+    regions: tuple[str, ...] = ()
+    first: date | None = None
+    last: date | None = None
+
+    def wants(self, region: str, day: date) -> bool:
+        """Whether a cell is selected."""
+        return (
+            (not self.regions or region in self.regions)
+            and (self.first is None or day >= self.first)
+            and (self.last is None or day <= self.last)
+        )
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,10 @@ class Cell:
     files: tuple[File, ...]
     side_files: tuple[File, ...]
     hosts: tuple[str, ...] = ()
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    """Digests of inputs, by table, that still stand."""
+    known: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """Digests of the cell with results known already, and their files (table, path, digest) to be confirmed."""
 
     @property
     def size(self) -> int:
@@ -63,28 +83,29 @@ class Cell:
         for name in ("files", "side_files"):
             values[name] = tuple(File(**file) for file in values[name])
         values["date"] = date.fromisoformat(values["date"])
-        return cls(**values | {"hosts": tuple(values["hosts"])})
+        known = {digest: tuple(files) for digest, files in values["known"].items()}
+        return cls(**values | {"hosts": tuple(values["hosts"]), "known": known})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A pinned snapshot: versions by table, cells in order of region and date, why files cannot be read directly."""
+    """A pinned snapshot: versions by table, cells in order of region and date, why files cannot be read directly.
+
+    side, side_root: empty without a side input.
+    """
 
     table: str
     side: str
     root: str
     side_root: str
     versions: Mapping[str, int]
+    ids: Mapping[str, str]
+    """Of the tables: a table made anew has another."""
     cells: tuple[Cell, ...]
     side_files: Mapping[str, tuple[File, ...]] = field(default_factory=dict)
     """By region."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """By table; empty where workers read the files of both."""
-
-    def only(self, first: date, last: date, region: str | None = None) -> Plan:
-        """The cells from `first` to `last`, both included, of one region or all."""
-        cells = (c for c in self.cells if first <= c.date <= last and region in (None, c.region))
-        return replace(self, cells=tuple(cells))
 
 
 def open_table(lake: Lake, name: str, version: int | None = None) -> DeltaTable:
@@ -106,35 +127,31 @@ def open_table(lake: Lake, name: str, version: int | None = None) -> DeltaTable:
 
 
 def plan(
-    lake: Lake,
-    table: str,
-    side: str,
-    length_s: Callable[[str, date], int],
-    regions: Sequence[str] = (),
-    first: date | None = None,
-    last: date | None = None,
+    lake: Lake, table: str, side: str | None, length_s: Callable[[str, date], int], selection: Selection | None = None
 ) -> Plan:
-    """Cells of `table` in these regions (all if none are named) and days, with the files of `side` for each region.
+    """The selected cells of `table` (all by default), with the files of `side` for each region.
 
     length_s: length of a region's civil day. Where a table's files must not be read directly, `Plan.reasons` says why
     and `lib.calculation.scan` finds the cells. Raises GridsinkError where a log cannot be read.
     """
-    snapshots = {name: open_table(lake, name) for name in (table, side)}
+    selection = selection or Selection()
+    snapshots = {name: open_table(lake, name) for name in (table, side) if name}
     found = {name: not_located(snapshot, name) for name, snapshot in snapshots.items()}
     reasons = {name: reason for name, reason in found.items() if reason}
     side_lists: dict[str, list[File]] = {}
     cells: dict[tuple[str, date], list[File]] = {}
-    if side not in reasons:
+    if side and side not in reasons:
         for region, _, file in _files(snapshots[side]):
             side_lists.setdefault(region, []).append(file)
     side_files = {region: _sorted(files) for region, files in side_lists.items()}
     if table not in reasons:
         for region, day, file in _files(snapshots[table]):
-            if wanted(region, day, regions, first, last):
+            if selection.wants(region, day):
                 cells.setdefault((region, day), []).append(file)
     return Plan(
-        table, side, lake.path(table), lake.path(side),
+        table, side or "", lake.path(table), lake.path(side) if side else "",
         {name: snapshot.version() for name, snapshot in snapshots.items()},
+        {name: str(snapshot.metadata().id) for name, snapshot in snapshots.items()},
         tuple(
             Cell(region, day, length_s(region, day), _sorted(files), side_files.get(region, ()))
             for (region, day), files in sorted(cells.items())
@@ -142,11 +159,6 @@ def plan(
         side_files,
         reasons,
     )  # fmt: skip
-
-
-def wanted(region: str, day: date, regions: Sequence[str], first: date | None, last: date | None) -> bool:
-    """Whether a cell is in the regions (all if none are named) and days (both included, open if None) asked for."""
-    return (not regions or region in regions) and (first is None or day >= first) and (last is None or day <= last)
 
 
 def not_located(snapshot: DeltaTable, name: str) -> str | None:
@@ -161,17 +173,6 @@ def not_located(snapshot: DeltaTable, name: str) -> str | None:
     if unknown:
         return f"table {name} needs the reader features {', '.join(sorted(unknown))}"
     return None
-
-
-def assign(cells: Sequence[Cell], tasks: int) -> list[list[Cell]]:
-    """Cells in at most `tasks` lists of about equal bytes: the largest cell goes to the lightest list (LPT)."""
-    lists: list[list[Cell]] = [[] for _ in range(min(tasks, len(cells)))]
-    heap = [(0, i) for i in range(len(lists))]
-    for cell in sorted(cells, key=lambda c: (-c.size, c.region, c.date)):
-        load, i = heapq.heappop(heap)
-        lists[i].append(cell)
-        heapq.heappush(heap, (load + cell.size, i))
-    return lists
 
 
 def _files(snapshot: DeltaTable) -> Iterable[tuple[str, Any, File]]:

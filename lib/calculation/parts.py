@@ -8,6 +8,7 @@ Rows so written cost 0.2-0.3 us; through Spark's row-wise Parquet writer and Del
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import time
 import uuid
@@ -18,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
@@ -41,7 +43,7 @@ class WriteFailed(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """One result file of a cell: `path` relative to its table."""
+    """One result file of a cell: `path` relative to its table, `digest` the BLAKE3 of its bytes."""
 
     table: str
     region: str
@@ -49,6 +51,7 @@ class Part:
     path: str
     size: int
     rows: int
+    digest: str
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,7 +63,7 @@ class PartWriter:
     def __init__(self, roots: dict[str, str], region: str, day: date) -> None:
         self._roots, self._region, self._date = roots, region, day.isoformat()
         self._waiting: dict[str, list[pa.RecordBatch]] = {}
-        self._open: dict[str, tuple[Any, str, pq.ParquetWriter]] = {}
+        self._open: dict[str, tuple[Any, str, pq.ParquetWriter, _Hashed]] = {}
         self._rows: dict[str, int] = {}
 
     def add(self, table: str, rows: pa.RecordBatch, constants: dict[str, Any]) -> None:
@@ -84,18 +87,21 @@ class PartWriter:
         for table in list(self._waiting):
             self._flush(table)
         parts = []
-        for table, (system, path, writer) in self._open.items():
+        for table, (_, path, writer, stream) in self._open.items():
             with _explained(table, self._roots[table]):
                 writer.close()
-                size = system.get_file_info(path).size
-            parts.append(Part(table, self._region, self._date, path, size, self._rows[table]))
+                stream.close()
+            digest = stream.hash.hexdigest()
+            parts.append(Part(table, self._region, self._date, path, stream.size, self._rows[table], digest))
         return parts
 
     def discard(self) -> None:
         """Deletes what was written, as far as that can be done: an orphan is invisible and goes with VACUUM."""
-        for system, path, writer in self._open.values():
+        for system, path, writer, stream in self._open.values():
             with contextlib.suppress(OSError, pa.ArrowException):
                 writer.close()
+            with contextlib.suppress(OSError, pa.ArrowException):
+                stream.close()
             with contextlib.suppress(OSError, pa.ArrowException):
                 system.delete_file(path)
 
@@ -111,15 +117,40 @@ class PartWriter:
                 path = f"{folder}/part-{uuid.uuid4()}.parquet"
                 names = _file_schema(table).names
                 large = TABLES[table].large_rows
+                stream = _Hashed(system.open_output_stream(path))
                 writer = pq.ParquetWriter(
-                    path, _file_schema(table), filesystem=system, compression="none" if large else "snappy",
+                    stream, _file_schema(table), compression="none" if large else "snappy",
                     use_dictionary=[] if large else [n for n in names if n in _DICTIONARY], write_page_checksum=True,
                     data_page_size=1 << 16 if large else None, store_schema=False,
                 )  # fmt: skip
-                self._open[table] = system, path, writer
+                self._open[table] = system, path, writer, stream
             rows = pa.Table.from_batches(batches)
             self._open[table][2].write_table(rows, row_group_size=max(1, rows.num_rows))
         self._rows[table] = self._rows.get(table, 0) + rows.num_rows
+
+
+class _Hashed(io.RawIOBase):
+    """A stream that hashes what is written to it."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self.stream, self.hash, self.size = stream, blake3(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        self.stream.write(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def close(self) -> None:
+        if not self.stream.closed:
+            self.stream.close()
+        super().close()
 
 
 def discard(lake: Lake, parts: Sequence[Part]) -> None:
@@ -129,42 +160,45 @@ def discard(lake: Lake, parts: Sequence[Part]) -> None:
             filesystem(lake.path(part.table)).delete_file(part.path)
 
 
-def commit(lake: Lake, table: str, parts: Sequence[Part], *, region: str, days: Iterable[date], run_id: str) -> int:
-    """Makes `parts` the region's only rows of `days` in one commit. Returns the table's version.
+def commit(
+    lake: Lake, table: str, parts: Sequence[Part], *, regions: Sequence[str], days: Iterable[date], run_id: str
+) -> int:
+    """Makes `parts` the only rows of these regions and days, in one commit. Returns the table's version.
 
-    A day without a part ends without rows. Another writer's commit in between means a new try, at most 5.
+    A region's day without a part ends without rows; where the table has nothing else already, nothing is committed.
+    Another writer's commit in between means a new try, at most 5.
     """
     actions: list[AddAction | RemoveAction] = [
         AddAction(part.path, part.size, {"region": part.region, "date": part.date}, int(time.time() * 1000), True,
                   json.dumps({"numRecords": part.rows}))
         for part in parts
     ]  # fmt: skip
-    where = [("region", "=", region), ("date", "in", sorted(day.isoformat() for day in days))]
+    iso = sorted(day.isoformat() for day in days)
+    where = [("region", "in", sorted(regions)), ("date", "in", iso)]
 
     def write(snapshot: DeltaTable) -> None:
-        snapshot.create_write_transaction(
-            actions, "overwrite", snapshot.schema(), partition_by=list(TABLES[table].partition_by),
-            partition_filters=where, commit_properties=_properties(run_id),
-        )  # fmt: skip
+        if actions or snapshot.file_uris(partition_filters=where):
+            snapshot.create_write_transaction(
+                actions, "overwrite", snapshot.schema(), partition_by=list(TABLES[table].partition_by),
+                partition_filters=where, commit_properties=_properties(run_id),
+            )  # fmt: skip
 
     return _retried(lake, table, write)
 
 
 def commit_quarantine(
-    lake: Lake, rows: Sequence[dict[str, Any]], *, job: str, region: str, days: Sequence[date], run_id: str
+    lake: Lake, rows: Sequence[dict[str, Any]], *, job: str, regions: Sequence[str], days: Sequence[date], run_id: str
 ) -> int:
-    """Makes `rows` the job's only quarantined rows of the region and days. Returns the table's version."""
+    """Makes `rows` the job's only quarantined rows of the regions and days. Returns the table's version."""
     data = pa.Table.from_pylist(list(rows), schema=ARROW["quarantine"])
-    first, last = min(days), max(days)
-    where = f"region = {_quoted(region)} AND job = {_quoted(job)} AND date >= '{first}' AND date <= '{last}'"
+    named = ", ".join(_quoted(region) for region in sorted(regions))
+    iso = sorted(day.isoformat() for day in days)
+    dates = ", ".join(_quoted(day) for day in iso)
+    where = f"region IN ({named}) AND job = {_quoted(job)} AND date IN ({dates})"
+    filters = [("region", "in", sorted(regions)), ("job", "=", job), ("date", "in", iso)]
 
     def write(snapshot: DeltaTable) -> None:
-        known = pa.table(snapshot.get_add_actions(flatten=True)).to_pylist()
-        old = any(
-            f["partition.region"] == region and f["partition.job"] == job and first <= f["partition.date"] <= last
-            for f in known
-        )
-        if rows or old:
+        if rows or snapshot.file_uris(partition_filters=filters):
             write_deltalake(snapshot, data, mode="overwrite", predicate=where, commit_properties=_properties(run_id))
 
     return _retried(lake, "quarantine", write)
@@ -189,7 +223,8 @@ def _retried(lake: Lake, table: str, write: Any) -> int:
             )  # fmt: skip
         try:
             write(snapshot)
-            return DeltaTable(lake.path(table)).version()
+            snapshot.update_incremental()
+            return snapshot.version()
         except CommitFailedError:
             if attempt == _ATTEMPTS - 1:
                 raise

@@ -80,6 +80,17 @@ class FileRows:
             return table.slice(rows[0], len(rows))
         return table.take(pa.array(rows))
 
+    def row_groups(self) -> Iterator[pa.Table]:
+        """All columns of all rows, a row group at a time. Raises Corrupt."""
+        for file in self.files:
+            with _open(self.system, file) as parquet:
+                for i in range(parquet.num_row_groups):
+                    yield self._decode(parquet, file, i, self.columns)
+
+    def release(self) -> None:
+        """Forgets the row group kept from the last reading."""
+        self._cached = None
+
     def _small(self, file: File) -> Iterator[tuple[int, pa.Table]]:
         with _open(self.system, file) as parquet:
             # All row groups are decoded before any is used: a file is corrupt as a whole.

@@ -6,19 +6,21 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from functools import partial
 from itertools import groupby
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from lib.algorithm.operator import Operator
-from lib.calculation.located import Cell, File, Plan, wanted
-from lib.calculation.parts import WriteFailed
+from lib.algorithm.formula import Formula
+from lib.algorithm.operator import Operator, inputs
+from lib.calculation.located import Cell, File, Plan, Selection
+from lib.calculation.reading import Block, Closed, Event, Group, Hashing, Opened
+from lib.calculation.side import side_rows
 from lib.calculation.storage import filesystem
-from lib.calculation.worker import REPORT_DDL, CellRun
+from lib.calculation.worker import REPORT_DDL, Work, calculate
 from lib.tables import Lake
 
 _log = logging.getLogger(__name__)
@@ -26,16 +28,9 @@ _ROWS_PER_BATCH = "8"
 
 
 def complete(
-    spark: SparkSession,
-    lake: Lake,
-    operator: Operator,
-    plan: Plan,
-    length_s: Callable[[str, date], int],
-    staging: str,
-    regions: Sequence[str] = (),
-    first: date | None = None,
-    last: date | None = None,
-) -> Plan:
+    spark: SparkSession, lake: Lake, operator: Operator | Formula, plan: Plan, length_s: Callable[[str, date], int],
+    staging: str, selection: Selection,
+) -> Plan:  # fmt: skip
     """A plan whose files could not be used, made usable: cells found by Spark, side rows staged as files.
 
     staging: folder for the side rows, which every worker must be able to open.
@@ -45,80 +40,77 @@ def complete(
     side_files = dict(plan.side_files)
     if plan.side in plan.reasons:
         side = lake.read(spark, plan.side, plan.versions[plan.side])
-        chosen = side.select("region", *operator.group, operator.side.digest, *operator.side.columns)
+        chosen = side.select("region", *inputs(operator)[plan.side])
         chosen.write.mode("overwrite").partitionBy("region").option("compression", "uncompressed").parquet(staging)
         plan = replace(plan, side_root=staging)
-        every = _parquet_files(staging)
-        names = [row["region"] for row in side.select("region").distinct().collect()]
-        # A region's folder is Spark's to name; workers look their rows up by key, so all files serve every region.
-        side_files = dict.fromkeys(names, every)
+        infos = filesystem(staging).get_file_info(fs.FileSelector("", recursive=True))
+        for info in sorted(infos, key=lambda info: info.path):
+            if info.type == fs.FileType.File and info.path.endswith(".parquet"):
+                region = unquote(info.path.partition("/")[0].removeprefix("region="))
+                side_files[region] = (*side_files.get(region, ()), File(info.path, info.size))
     if plan.table in plan.reasons:
         found = lake.read(spark, plan.table, plan.versions[plan.table]).select("region", "date").distinct().collect()
-        days = sorted((r["region"], r["date"]) for r in found if wanted(r["region"], r["date"], regions, first, last))
+        days = sorted((r["region"], r["date"]) for r in found if selection.wants(r["region"], r["date"]))
         cells = tuple(Cell(region, day, length_s(region, day), (), side_files.get(region, ())) for region, day in days)
         return replace(plan, cells=cells)
     return replace(plan, cells=tuple(replace(c, side_files=side_files.get(c.region, ())) for c in plan.cells))
 
 
-def run(
-    spark: SparkSession, lake: Lake, operator: Operator, plan: Plan, roots: Mapping[str, str], tasks: int
-) -> DataFrame:
-    """Reports of the plan's cells, their rows read by Spark and brought together by cell."""
-    cells = {(cell.region, cell.date): cell for cell in plan.cells}
+def run(spark: SparkSession, lake: Lake, work: Work, plan: Plan, chosen: Sequence[Cell], tasks: int) -> DataFrame:
+    """Reports of the chosen cells, their rows read by Spark and brought together by cell."""
+    cells = {(cell.region, cell.date): cell for cell in chosen}
     regions, days = sorted({region for region, _ in cells}), sorted({day for _, day in cells})
+    operator = work.operator
     rows = (
         lake.read(spark, plan.table, plan.versions[plan.table])
-        .where(F.col("region").isin(regions) & F.col("date").between(days[0], days[-1]))
-        .select("region", "date", *operator.columns)
+        .where(F.col("region").isin(regions) & F.col("date").isin(days))
+        .select("region", "date", *inputs(operator)[operator.table])
         .repartition(min(tasks, len(cells)), "region", "date")
         .sortWithinPartitions("region", "date", *operator.group, *operator.key)
     )
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", _ROWS_PER_BATCH)  # rows of megabytes
-    work = run_rows(operator, cells, plan.side_root, roots)
-    return rows.mapInArrow(work, REPORT_DDL)
+    return rows.mapInArrow(run_rows(work, cells), REPORT_DDL)
 
 
 def run_rows(
-    operator: Operator, cells: Mapping[tuple[str, date], Cell], side_root: str, roots: Mapping[str, str]
+    work: Work, cells: Mapping[tuple[str, date], Cell]
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The task function for rows of the table itself, sorted by cell, group and key."""
 
-    def key_of(row: pa.Table) -> tuple:
-        return tuple(row.column(name)[0].as_py() for name in ("region", "date", *operator.group))
+    def events(batches: Iterable[pa.RecordBatch]) -> Iterator[Event]:
+        for at, of_cell in groupby(_rows(batches, work.operator.group), lambda row: row[0][:2]):
+            if at in cells:
+                yield from read_rows(work, cells[at], of_cell)
 
-    def single_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-        for batch in batches:
-            table = pa.Table.from_batches([batch])
-            for i in range(table.num_rows):
-                yield table.slice(i, 1)
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from calculate(work, events(batches))
 
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        groups = groupby(single_rows(batches), key_of)
-        for at, of_cell in groupby(groups, lambda item: item[0][:2]):
-            if at not in cells:
-                continue
-            run = CellRun(operator, cells[at], side_root, roots)
-            try:
-                for key, rows in of_cell:
-                    block = pa.concat_tables(list(rows))
-                    run.bytes_read += block.nbytes
-                    run.add_group(key[2:], [partial(_same, block)], block)
-            except WriteFailed as e:
-                yield run.report(failed=str(e))
-                continue
-            except BaseException:
-                run.writer.discard()
-                raise
-            yield run.report()
-
-    return work
+    return run
 
 
-def _same(block: pa.Table) -> pa.Table:
-    return block
+def read_rows(work: Work, cell: Cell, rows: Iterable[tuple[tuple, pa.Table]]) -> Iterator[Event]:
+    """Events of a cell whose rows come from Spark; the group's rows are brought together."""
+    operator, read = work.operator, 0
+    side = side_rows(operator, work.side_root, cell.side_files)
+    hashing = Hashing(operator, cell)
+    yield Opened(cell, side)
+    hashing.side(side)
+    for key, some in groupby(rows, lambda row: row[0]):
+        block = pa.concat_tables([row for _, row in some])
+        read += block.nbytes
+        hashing.add(block)
+        if not work.hash_only:
+            yield Group(key[2:], block.select(list(operator.key)))
+            yield Block(block)
+    inputs = hashing.finish()
+    # Rows come by once: what is found to be known has been calculated by now, and is told as calculated.
+    yield Closed(inputs, bytes_read=read)
 
 
-def _parquet_files(root: str) -> tuple[File, ...]:
-    infos = filesystem(root).get_file_info(fs.FileSelector("", recursive=True))
-    found = [File(i.path, i.size) for i in infos if i.type == fs.FileType.File and i.path.endswith(".parquet")]
-    return tuple(sorted(found, key=lambda file: file.path))
+def _rows(batches: Iterable[pa.RecordBatch], group: Sequence[str]) -> Iterator[tuple[tuple, pa.Table]]:
+    """Each row, with region, date and its group's key."""
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        keys = list(zip(*(table.column(name).to_pylist() for name in ("region", "date", *group)), strict=True))
+        for i, key in enumerate(keys):
+            yield key, table.slice(i, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+from blake3 import blake3
 from pyarrow import fs
 
 
@@ -29,3 +30,12 @@ def filesystem(root: str) -> fs.FileSystem:
 def partition_folder(region: str, date: str) -> str:
     """Folder of a partition, relative to its table. Values are quoted, so that no value can name another folder."""
     return f"region={quote(region, safe=' ')}/date={quote(date, safe='')}"
+
+
+def file_digest(system: fs.FileSystem, path: str) -> str:
+    """BLAKE3 of a file's bytes, hexadecimal. Raises OSError."""
+    digest = blake3()
+    with system.open_input_stream(path) as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,192 +1,231 @@
-"""What a task does with a cell: opens its own files, runs the operator group by group, writes its own result files.
+"""What a task does with its cells: opens their files, runs the operator group by group, writes result files.
 
-Runs in Spark's Python workers and needs no Spark: `Iterator[RecordBatch] -> Iterator[RecordBatch]`, one small report
-row per cell.
+Runs in Spark's Python workers and needs no Spark: `Iterator[RecordBatch] -> Iterator[RecordBatch]`, one report row per
+cell: JSON, and the cell's partial as an Arrow stream.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from lib.algorithm import figures
+from lib.algorithm.fingerprint import library_versions
 from lib.algorithm.operator import Day, Operator, Rejected, Unusable
-from lib.calculation.located import Cell, File
-from lib.calculation.parts import PartWriter, WriteFailed
-from lib.calculation.rows import Corrupt, FileRows, Key, Place
-from lib.calculation.storage import filesystem
+from lib.calculation import side
+from lib.calculation.located import Cell
+from lib.calculation.memory import Gauge
+from lib.calculation.parts import Part, PartWriter, WriteFailed
+from lib.calculation.reading import Block, Closed, Event, Group, Opened, read_ahead, read_cell
+from lib.calculation.rows import Corrupt, Key
+from lib.tables import ARROW
+from lib.tables.digest import cell_digest
 
-REPORT = pa.schema([("report", pa.string())])
-REPORT_DDL = "report string"
+REPORT = pa.schema([("report", pa.string()), ("figures", pa.binary())])
+REPORT_DDL = "report string, figures binary"
 
-_STATE_BYTES = 256 << 20
-_states: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
-_side_indexes: dict[Any, tuple[FileRows, dict[Key, list[tuple[Place, pa.Table]]]]] = {}
+
+@dataclass(frozen=True)
+class Work:
+    """What every task of a run is told besides its cells. Roots are folders or URIs; result_roots by table.
+
+    memory_bytes: what a worker may hold of rows that are read ahead. hash_only: find the cells' digests, no more.
+    """
+
+    operator: Any
+    """An Operator, or a Formula to hash the rows for."""
+    root: str
+    side_root: str
+    result_roots: Mapping[str, str]
+    memory_bytes: int
+    hash_only: bool = False
 
 
 class CellRun:
-    """One cell's calculation: groups of rows go in, result files and a report come out."""
+    """One cell's calculation: takes the events of its reading, gives result files and a report."""
 
-    def __init__(self, operator: Operator, cell: Cell, side_root: str, result_roots: Mapping[str, str]) -> None:
-        self.operator, self.cell, self.side_root = operator, cell, side_root
+    def __init__(self, work: Work, cell: Cell, side_rows: side.SideRows | None, gauge: Gauge) -> None:
+        self.operator, self.cell, self.side_rows, self.gauge = work.operator, cell, side_rows, gauge
         self.day = Day(cell.region, cell.date, cell.length_s)
-        self.writer = PartWriter(dict(result_roots), cell.region, cell.date)
-        self.rows_in = self.rows_out = self.bytes_read = 0
+        self.writer = PartWriter(dict(work.result_roots), cell.region, cell.date)
+        self.rows_in = self.rows_out = 0
         self.rejected: list[Rejected] = []
-        self.figures: dict[str, float] = {}
+        self.figures: list[dict[str, Any]] = []
+        self._group: _GroupRun | None = None
         self._begin = time.perf_counter()
 
-    def add_group(self, key: Key, blocks: Iterable[Callable[[], pa.Table]], keys: pa.Table) -> None:
-        """Solves one group. keys: its rows' key columns; blocks: read its rows, block by block, in any order."""
-        operator, group = self.operator, dict(zip(self.operator.group, key, strict=True))
-        rows = [group | row for row in keys.select(list(operator.key)).to_pylist()]
-        self.rows_in += len(rows)
-        try:
-            state = self._state(key, group)
-            times: dict[str, int] = {}
-            for row in rows:
-                times[repr(row)] = times.get(repr(row), 0) + 1
-            twice = {row for row, n in times.items() if n > 1}
-            whole, rejected = None, []
-            for read in blocks:
-                block = read()
-                if twice:
-                    mask = [repr(group | row) not in twice for row in block.select(list(operator.key)).to_pylist()]
-                    block = block.filter(pa.array(mask))
-                some, bad = operator.map(block, state, self.day)
-                rejected += bad
-                whole = some if whole is None else whole if some is None else operator.merge(whole, some)
-            for row in rows:
-                if repr(row) in twice:
-                    rejected.append(
-                        Rejected(operator.table, row, f"{times[repr(row)]} rows have this key",
-                                 "leave one of them: write this day again from its source (ingest)")
-                    )  # fmt: skip
-            batches, figures = operator.finish(whole, state, self.day) if whole is not None else ({}, {})
-        except Unusable as e:
-            self.rejected += [Rejected(operator.table, row, e.reason, e.remedy) for row in rows]
-            return
-        except Corrupt as e:
-            reason, remedy = _explain(e)
-            self.rejected += [Rejected(operator.table, row | {"file": e.file.path}, reason, remedy) for row in rows]
-            return
-        for table, batch in batches.items():
-            self.writer.add(table, batch, group)
-        self.rejected += rejected
-        self.rows_out += len(rows) - len(rejected)
-        combine(self.figures, figures, operator.figures)
+    def take(self, event: Group | Block) -> None:
+        """Calculates with one event. Raises WriteFailed."""
+        if isinstance(event, Group):
+            self._end_group()
+            self._group = _GroupRun(self, event.key, event.keys)
+        elif self._group is not None:
+            self._group.add(event)
 
-    def report(self, missing_file: str | None = None, failed: str | None = None) -> pa.RecordBatch:
-        """The cell's report row; closes the result files, or deletes them where the cell could not be finished."""
-        parts = []
-        if missing_file is None and failed is None:
-            try:
+    def close(self, event: Closed) -> pa.RecordBatch:
+        """The cell's report row; finishes the result files, or deletes them where the cell could not be finished."""
+        failed = None
+        parts: list[Part] = []
+        try:
+            self._end_group()
+            if event.missing_file is None:
                 parts = self.writer.close()
-            except WriteFailed as e:
-                failed = str(e)
-        if missing_file is not None or failed is not None:
+        except WriteFailed as e:
+            failed = str(e)
+        for corrupt in event.corrupt:
+            reason, remedy = _explain(corrupt)
+            key = {"file": corrupt.file.path, "rows": corrupt.rows}
+            self.rows_in += corrupt.rows
+            self.rejected.append(Rejected(self.operator.table, key, reason, remedy, corrupt.rows))
+        return self.report(event, parts, failed)
+
+    def report(self, event: Closed, parts: Sequence[Part] = (), failed: str | None = None) -> pa.RecordBatch:
+        """The report row of a cell that ended with `event`, or could not be written."""
+        if failed or event.missing_file:
             self.writer.discard()
+        known = {table: digest for table, digest in event.inputs.items() if digest is not None}
+        whole = bool(event.inputs) and len(known) == len(event.inputs)
         report = {
-            "region": self.cell.region, "date": self.cell.date.isoformat(), "rows_in": self.rows_in,
-            "rows_out": self.rows_out, "rows_quarantined": sum(r.rows for r in self.rejected),
-            "bytes_read": self.bytes_read, "bytes_written": sum(p.size for p in parts),
-            "seconds": time.perf_counter() - self._begin, "figures": self.figures, "missing_file": missing_file,
-            "failed": failed,
+            "region": self.cell.region, "date": self.cell.date.isoformat(), "inputs": known,
+            "digest": cell_digest(known, self.cell.length_s) if whole else None,
+            "found": event.found is not None, "note": event.note, "rows_in": self.rows_in, "rows_out": self.rows_out,
+            "rows_quarantined": sum(r.rows for r in self.rejected), "bytes_read": event.bytes_read,
+            "bytes_written": sum(p.size for p in parts), "seconds": time.perf_counter() - self._begin,
+            "missing_file": event.missing_file, "failed": failed, "libraries": library_versions(),
+            "memory": [self.gauge.baseline_bytes, self.gauge.peak_bytes()],
             "parts": [p.to_json() for p in parts], "rejected": [asdict(r) for r in self.rejected],
         }  # fmt: skip
-        return pa.RecordBatch.from_pydict({"report": [json.dumps(report, default=str)]}, schema=REPORT)
+        rows = figures.to_bytes(pa.Table.from_pylist(self.figures, schema=figures_schema(self.operator)))
+        return pa.RecordBatch.from_pydict({"report": [json.dumps(report, default=str)], "figures": [rows]}, REPORT)
 
-    def _state(self, key: Key, group: dict[str, Any]) -> Any:
-        """The group's prepared state, kept in this process between tasks. Raises Unusable."""
-        side = self.operator.side
-        source, index = _side_index(self.operator, self.side_root, self.cell.side_files)
-        described = ", ".join(f"{name} {value}" for name, value in group.items())
-        found = [(p, t, i) for p, t in index.get(key, []) for i in range(t.num_rows)]
-        if not found:
-            damaged = f" (its file {source.corrupt[0].file.path} cannot be read)" if source.corrupt else ""
-            raise Unusable(f"table {side.table} has no row for {described}{damaged}",
-                           f"add it to table {side.table}, or correct this row")  # fmt: skip
-        if len(found) > 1:
-            raise Unusable(f"table {side.table} has {len(found)} rows for {described}", "leave one of them")
-        place, small, i = found[0]
-        at = self.operator, self.side_root, key, small.column(side.digest)[i].as_py()
-        if at not in _states:
-            before = source.bytes_read
+    def _end_group(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.finish()
+
+
+class _GroupRun:
+    """One group of a cell: its rows come block by block."""
+
+    def __init__(self, run: CellRun, key: Key, keys: pa.Table) -> None:
+        self.run, self.operator = run, run.operator
+        self.group = dict(zip(self.operator.group, key, strict=True))
+        self.rows = [self.group | row for row in keys.select(list(self.operator.key)).to_pylist()]
+        run.rows_in += len(self.rows)
+        self.partial: Any = None
+        self.rejected: list[Rejected] = []
+        self.refused: tuple[str, str] | None = None
+        self.times: dict[str, int] = {}
+        for row in self.rows:
+            self.times[repr(row)] = self.times.get(repr(row), 0) + 1
+        self.twice = {row for row, n in self.times.items() if n > 1}
+        try:
+            self.state = side.state(self.operator, run.side_rows, key, run.cell.date)
+        except Unusable as e:
+            self.refused = e.reason, e.remedy
+
+    def add(self, block: Block) -> None:
+        if self.refused:
+            return
+        if block.problem is not None:
+            self.refused = _explain(block.problem)
+            self.rows = [row | {"file": block.problem.file.path} for row in self.rows]
+            return
+        rows = block.rows
+        assert rows is not None
+        if self.twice:
+            keys = rows.select(list(self.operator.key)).to_pylist()
+            rows = rows.filter(pa.array([repr(self.group | row) not in self.twice for row in keys]))
+        try:
+            some, bad = self.operator.map(rows, self.state, self.run.day)
+            self.rejected += bad
+            if some is not None:
+                self.partial = some if self.partial is None else self.operator.merge(self.partial, some)
+        except Unusable as e:
+            self.refused = e.reason, e.remedy
+
+    def finish(self) -> None:
+        """Hands rows, figures and rejected rows to the cell. Raises WriteFailed."""
+        run, table = self.run, self.operator.table
+        batches: dict[str, pa.RecordBatch] = {}
+        if not self.refused and self.partial is not None:
             try:
-                row = source.read(place).slice(i, 1)
-            except Corrupt as e:
-                raise Unusable(f"table {side.table} cannot be read for {described}: {e}", "restore the file") from e
-            self.bytes_read += source.bytes_read - before
-            _states[at] = self.operator.prepare(row.to_pylist()[0]), 8 * row.nbytes
-            while len(_states) > 1 and sum(size for _, size in _states.values()) > _STATE_BYTES:
-                _states.popitem(last=False)
-        _states.move_to_end(at)
-        return _states[at][0]
+                batches, values = self.operator.finish(self.partial, self.state, run.day)
+                outside = figures.out_of_range(values, self.operator.figures)
+                if outside:
+                    raise Unusable(f"its result is out of range: {'; '.join(outside)}",
+                                   "look at the network and the rows of this day")  # fmt: skip
+                run.figures.append(self.group | values)
+            except Unusable as e:
+                self.refused = e.reason, e.remedy
+        if self.refused:
+            run.rejected += [Rejected(table, row, *self.refused) for row in self.rows]
+            return
+        for name, batch in batches.items():
+            run.writer.add(name, batch, self.group)
+        for row in self.rows:
+            if repr(row) in self.twice:
+                reason = f"{self.times[repr(row)]} rows have this key"
+                remedy = "leave one of them: write this day again from its source (ingest)"
+                self.rejected.append(Rejected(table, row, reason, remedy))
+        run.rejected += self.rejected
+        run.rows_out += len(self.rows) - len(self.rejected)
 
 
-def combine(into: dict[str, float], figures: Mapping[str, float], how: Mapping[str, str]) -> None:
-    """Adds a partial's or a cell's figures to a total, each as the operator declares."""
-    joined: dict[str, Callable[[float, float], float]] = {"sum": lambda a, b: a + b, "min": min, "max": max}
-    for name, value in figures.items():
-        into[name] = joined[how[name]](into[name], value) if name in into else value
+def figures_schema(operator: Operator) -> pa.Schema:
+    """Columns of the operator's partials."""
+    table = ARROW[operator.table]
+    return figures.schema(pa.schema([table.field(name) for name in operator.group]), operator.figures)
 
 
-def run_cells(
-    operator: Operator, root: str, side_root: str, result_roots: Mapping[str, str]
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def run_cells(work: Work) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """The task function for rows whose column `cell` is a Cell as JSON."""
 
-    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for text in batch.column("cell").to_pylist():
-                yield _run_cell(operator, Cell.from_json(text), root, side_root, result_roots)
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        cells = [Cell.from_json(text) for batch in batches for text in batch.column("cell").to_pylist()]
+        if not work.hash_only:
+            side.preload(work.operator, work.side_root, cells)
 
-    return work
+        def events() -> Iterator[Event]:
+            for cell in cells:
+                yield from read_cell(
+                    work.operator, cell, work.root, work.side_root, work.result_roots, work.hash_only
+                )  # fmt: skip
+
+        yield from calculate(work, read_ahead(events, work.memory_bytes))
+
+    return run
 
 
-def _run_cell(
-    operator: Operator, cell: Cell, root: str, side_root: str, result_roots: Mapping[str, str]
-) -> pa.RecordBatch:
-    run = CellRun(operator, cell, side_root, result_roots)
-    index_columns = [*operator.key]
-    source = FileRows(filesystem(root), cell.files, operator.group, operator.columns, index_columns)
+def calculate(work: Work, events: Iterator[Event]) -> Iterator[pa.RecordBatch]:
+    """A report row for each cell whose events come in."""
+    run: CellRun | None = None
+    failed: str | None = None
+    gauge = Gauge()
     try:
-        for key, places in source.index().items():
-            blocks = [partial(source.read, place) for place, _ in places]
-            run.add_group(key, blocks, pa.concat_tables([table for _, table in places]))
-    except FileNotFoundError as e:
-        return run.report(missing_file=str(e))
-    except WriteFailed as e:
-        return run.report(failed=str(e))
+        for event in events:
+            if isinstance(event, Opened):
+                run, failed = CellRun(work, event.cell, event.side, gauge), None
+            elif run is None:
+                raise AssertionError("an event before its cell")
+            elif isinstance(event, Closed):
+                yield run.report(event, failed=failed) if failed else run.close(event)
+                run = None
+            elif not failed:
+                try:
+                    run.take(event)
+                except WriteFailed as e:
+                    failed = str(e)
+            del event  # its rows are counted as used once the next event is asked for
     except BaseException:
-        run.writer.discard()
+        if run is not None:
+            run.writer.discard()
         raise
-    for corrupt in source.corrupt:
-        reason, remedy = _explain(corrupt)
-        run.rows_in += corrupt.rows
-        run.rejected.append(
-            Rejected(operator.table, {"file": corrupt.file.path, "rows": corrupt.rows}, reason, remedy, corrupt.rows)
-        )
-    run.bytes_read += source.bytes_read
-    return run.report()
-
-
-def _side_index(operator: Operator, root: str, files: tuple[File, ...]) -> Any:
-    at = operator.side, root, files
-    if at not in _side_indexes:
-        side = operator.side
-        source = FileRows(
-            filesystem(root), files, operator.group, (*operator.group, side.digest, *side.columns), (side.digest,)
-        )
-        _side_indexes.clear()  # one region at a time
-        _side_indexes[at] = source, source.index()
-    return _side_indexes[at]
 
 
 def _explain(e: Corrupt) -> tuple[str, str]:

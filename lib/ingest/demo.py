@@ -180,7 +180,7 @@ def build(
         missing = [day for day in wanted if present[region.name, day] != _tile_count(day, region.time_zone)]
         for chunk in chunks(missing):
             files = write_tiles(spark, lake, region, chunk)
-            parts.commit(lake, "snapshot_tile", files, region=region.name, days=chunk, run_id=run_id)
+            parts.commit(lake, "snapshot_tile", files, regions=[region.name], days=chunk, run_id=run_id)
             yield Commit(region.name, len(chunk), sum(_tile_count(day, region.time_zone) for day in chunk), n_bus)
 
 
@@ -199,7 +199,7 @@ def write_tiles(spark: SparkSession, lake: Lake, region: Region, days: list[date
             raise
         yield pa.RecordBatch.from_pylist([part.to_json() for part in written])
 
-    schema = "table string, region string, date string, path string, size bigint, rows bigint"
+    schema = "table string, region string, date string, path string, size bigint, rows bigint, digest string"
     return [Part(**row.asDict()) for row in _run(spark, len(days), make, schema).collect()]
 
 

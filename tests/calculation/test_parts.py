@@ -47,12 +47,12 @@ def test_a_commit_replaces_its_regions_days_alone(lake: Lake) -> None:
     odd = "a b/ü%20'"  # a region's name is not to be trusted as a folder's
     for region in (odd, "south"):
         made = written(lake, region, DAY, 1) + written(lake, region, NEXT, 2)
-        commit(lake, "bus_day", made, region=region, days=[DAY, NEXT], run_id="r1")
+        commit(lake, "bus_day", made, regions=[region], days=[DAY, NEXT], run_id="r1")
     assert content(lake) == sorted(
         (r, d, b) for r in (odd, "south") for d, b in ((DAY, 1), (NEXT, 2)) for _ in range(2)
     )
-    commit(lake, "bus_day", written(lake, odd, DAY, 7), region=odd, days=[DAY], run_id="r2")
-    commit(lake, "bus_day", [], region="south", days=[NEXT], run_id="r2")
+    commit(lake, "bus_day", written(lake, odd, DAY, 7), regions=[odd], days=[DAY], run_id="r2")
+    commit(lake, "bus_day", [], regions=["south"], days=[NEXT], run_id="r2")
     assert content(lake) == sorted([(odd, DAY, 7)] * 2 + [(odd, NEXT, 2)] * 2 + [("south", DAY, 1)] * 2)
     latest = DeltaTable(lake.path("bus_day")).history(1)[0]
     assert latest["userMetadata"] == '{"run_id": "r2"}'
@@ -90,4 +90,4 @@ def test_a_table_with_other_columns_is_refused(lake: Lake) -> None:
     other = Lake(f"{lake.root}/other")
     DeltaTable.create(other.path("bus_day"), pa.schema([("region", pa.string()), ("extra", pa.int32())]))
     with pytest.raises(GridsinkError, match="other columns"):
-        commit(other, "bus_day", [], region="south", days=[DAY], run_id="r")
+        commit(other, "bus_day", [], regions=["south"], days=[DAY], run_id="r")
