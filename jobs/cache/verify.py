@@ -42,14 +42,14 @@ def options() -> list[click.Parameter]:
 
 
 def run(context: JobContext) -> JobResult:
-    from lib.fusion import step as fusion
+    from lib.fusion.verify import verify
     from lib.job import FAILED, OK, JobResult
 
     seed = context.options.get("seed")
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     chosen, cells, counts = selection.chosen(context.options), [], []
     for step in _steps.steps(context):
-        found = fusion.verify(context, step.operator, chosen, context.options["sample"], seed)
+        found = verify(context, step.operator, chosen, context.options["sample"], seed)
         cells += [{"step": step.id, **row} for row in found]
         wrong = sum(row["result"] == "differs" for row in found)
         counts.append({"step": step.id, "compared": len(found), "equal": len(found) - wrong, "different": wrong})

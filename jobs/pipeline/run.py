@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from jobs import selection
 
 if TYPE_CHECKING:
+    from lib.fusion.step import StepRun
     from lib.job import JobContext, JobResult
 
 READS = ("network", "snapshot_tile")
@@ -31,33 +31,36 @@ def run(context: JobContext) -> JobResult:
     from lib.job import JobResult
 
     it = pipeline.load(context.options["name"], context.settings, context.spark)
-    report = fusion.run(context, it, selection.chosen(context.options), bool(context.options.get("recompute")))
-    table = result.result_table(it)
-    path, rows = context.lake.path(table), result.read(context.lake, it)
-    shown = f"result: {min(rows.num_rows, _ROWS_SHOWN)} of {rows.num_rows} rows"
+    outcome = fusion.run(context, it, selection.chosen(context.options), bool(context.options.get("recompute")))
+    steps = [_step_row(name, step) for name, step in outcome.steps.items()]
+    table, rows = result.result_table(it), outcome.rows
+    path = context.lake.path(table)
+    incomplete = rows["complete"].to_pylist().count(False)
+    shown = f"result: {min(rows.num_rows, _ROWS_SHOWN)} of {rows.num_rows} rows, {incomplete} incomplete"
     return JobResult(
         summary={
             "pipeline": it.spec.id,
             "table": path,
             "rows": rows.num_rows,
-            "incomplete_rows": rows["complete"].to_pylist().count(False),
-            "steps": [asdict(step) for step in report.steps],
+            "incomplete_rows": incomplete,
+            "steps": steps,
         },
         tables={
-            f"pipeline {it.spec.id}": [_step_row(step) for step in report.steps],
+            f"pipeline {it.spec.id}: {it.spec.title}": steps,
             shown: rows.slice(0, _ROWS_SHOWN).to_pylist(),
             "tables": [{"table": table.name, "path": path}],
         },
     )
 
 
-def _step_row(step: Any) -> dict[str, Any]:
+def _step_row(name: str, step: StepRun) -> dict[str, Any]:
+    counts = step.counts.values()
     return {
-        "step": step.step,
-        "operator": step.operator,
-        "cells": step.cells,
-        "current": step.current,
-        "found again": step.found,
-        "computed": step.computed,
-        "seconds": round(step.seconds, 2),
+        "step": name,
+        "operator": step.operator.name,
+        "cells": sum(it.cells for it in counts),
+        "current": sum(it.current for it in counts),
+        "found again": sum(it.found for it in counts),
+        "computed": sum(it.computed for it in counts),
+        "seconds": round(sum(it.seconds for it in counts), 2),
     }
