@@ -100,10 +100,11 @@ def fuse(
 
 
 def commit(lake: Lake, pipeline: Pipeline, rows: pa.Table, periods: Collection[Cell], run_id: str = "") -> int:
-    """Makes `rows` the only ones of the (region, first day) in `periods`, one commit a region; the version of then.
+    """Makes `rows`, sorted by key, the only ones of the (region, first day) in `periods`, in one commit a region.
 
-    The table is made if absent. Rows equal to those there are not written again. Where a commit meets another writer's
-    it is tried again, at most 5 times. Raises LakeError where the table on disk has other columns.
+    The table is made if absent; periods that hold equal rows already are not written again. Where a commit meets
+    another writer's it is tried again, at most 5 times. Returns the table's version. Raises LakeError where the table
+    on disk has other columns.
     """
     table = result_table(pipeline)
     if not lake.exists(table):
@@ -181,16 +182,18 @@ def _make(lake: Lake, table: Table) -> None:
 
 
 def _replace(lake: Lake, table: Table, rows: pa.Table, region: str, days: list[date], run_id: str) -> None:
-    within = " OR ".join(f"date = '{day}'" for day in days)
     metadata = CommitProperties(custom_metadata={"userMetadata": json.dumps({"run_id": run_id})})
     for attempt in range(_ATTEMPTS):
         snapshot = lake.snapshot(table)
-        if _bits(_present(snapshot, table, region, days)).equals(_bits(rows)):
+        before, after = _by_day(_present(snapshot, table, region, days)), _by_day(rows)
+        changed = [day for day in days if before.get(day) != after.get(day)]
+        if not changed:
             return
+        within = ", ".join(f"'{day}'" for day in changed)
         try:
             write_deltalake(
-                snapshot, rows, mode="overwrite", predicate=f"region = {_quoted(region)} AND ({within})",
-                commit_properties=metadata,
+                snapshot, rows.filter(pc.is_in(rows["date"], pa.array(changed, pa.date32()))), mode="overwrite",
+                predicate=f"region = {_quoted(region)} AND date IN ({within})", commit_properties=metadata,
             )  # fmt: skip
             return
         except CommitFailedError:
@@ -205,14 +208,17 @@ def _present(snapshot: DeltaTable, table: Table, region: str, days: list[date]) 
     return found.sort_by([(name, "ascending") for name in table.key])
 
 
-def _bits(rows: pa.Table) -> pa.Table:
-    """Doubles as integers of the same bits: NaN equals itself."""
+def _by_day(rows: pa.Table) -> dict[date, pa.Table]:
+    """Rows of each day, sorted by day. Doubles are integers of the same bits: NaN equals itself."""
     rows = rows.combine_chunks()
     for index, field in enumerate(rows.schema):
         if field.type == pa.float64():
             bits = [chunk.view(pa.int64()) for chunk in rows.column(index).chunks]
             rows = rows.set_column(index, field.name, pa.chunked_array(bits, pa.int64()))
-    return rows
+    found, first = {}, 0
+    for day, count in sorted(Counter(rows["date"].to_pylist()).items()):
+        found[day], first = rows.slice(first, count), first + count
+    return found
 
 
 _PERIOD_COMMENT = {

@@ -259,6 +259,10 @@ def test_only_the_periods_named_are_replaced(lake: Path) -> None:
     commit(it, pipeline(), pa.concat_tables([rows_of(*cell, 5.0) for cell in cells]), both)
     assert kept(it) == {("a", JANUARY): [5.0], ("b", FEBRUARY): [5.0], ("a", FEBRUARY): [1.0, 2.0],
                         ("b", JANUARY): [1.0, 2.0]}  # fmt: skip
+    files = {file for file in it.snapshot(result_table(pipeline())).file_uris() if "region=b" in file}
+    commit(it, pipeline(), pa.concat_tables([rows_of("b", JANUARY, 1.0, 2.0), rows_of("b", FEBRUARY, 7.0)]), cells[2:])
+    assert kept(it)["b", FEBRUARY] == [7.0]
+    assert len(files & set(it.snapshot(result_table(pipeline())).file_uris())) == 1  # January's
     commit(it, pipeline(), rows_of("a", JANUARY), [("a", JANUARY)])
     assert ("a", JANUARY) not in kept(it)
     assert len(kept(it)) == 3
