@@ -90,7 +90,12 @@ class Jobs(click.Group):
         if self.prefix:
             return
         with formatter.section("Besides"):
-            formatter.write_dl([("config show", "Every setting, its value and where the value came from.")])
+            formatter.write_dl(
+                [
+                    ("config show", "Every setting, its value and where the value came from."),
+                    ("operators [NAME]", "The operators that pipelines are made of; with NAME one of them in full."),
+                ]
+            )
 
 
 class JobCommand(click.Command):
@@ -131,6 +136,20 @@ def config() -> None:
 def config_show(master: str | None, overrides: tuple[str, ...], profile: str | None) -> None:
     """Every setting, its value and where the value came from."""
     present.show("settings", _load(master, overrides, profile, None).rows(), Console())
+
+
+@cli.command(name="operators")
+@click.argument("name", required=False)
+def operators(name: str | None) -> None:
+    """The operators that pipelines are made of; with NAME one of them in full."""
+    from lib.algorithm import registry
+
+    try:
+        tables = registry.listing(name)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    for title, rows in tables.items():
+        present.show(title, rows, Console())
 
 
 def _load(master: str | None, overrides: tuple[str, ...], profile: str | None, max_quarantine: int | None) -> Loaded:

@@ -53,7 +53,7 @@ def out_of_range(values: Mapping[str, Any], figures: Mapping[str, Figure]) -> li
         low = figure.minimum is not None and not value >= figure.minimum
         if low or (figure.maximum is not None and not value <= figure.maximum) or value != value:
             limits = f"{figure.minimum} to {figure.maximum}".replace("None", "any")
-            found.append(f"{name} is {value} {figure.unit}, outside {limits}")
+            found.append(f"{name} is {value} {figure.unit}".rstrip() + f", outside {limits}")
     return found
 
 

@@ -92,6 +92,25 @@ def test_config_show_names_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "default" in rows["spark.driver_memory"]
 
 
+def test_operators_lists_all_and_shows_one_in_full() -> None:
+    result = invoke("operators")
+    assert result.exit_code == 0, result.output
+    for word in ("powerflow", "network_load", "snapshot_tile", "network_result"):
+        assert word in result.output
+    lines = invoke("operators", "powerflow").output.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines if line.split()}
+    assert rows["v_min_pu"][1:5] == ["float", "0.9", ">", "0"]
+    assert rows["loss_kwh"][1:6] == ["double", "kWh", ">=", "-0.001", "sum"]
+    assert {"bus_day", "branch_day", "network_result", "network"} <= set(rows)
+    assert "operators" in invoke().output
+
+
+def test_an_unknown_operator_is_a_usage_error_with_a_suggestion() -> None:
+    result = invoke("operators", "powerflw")
+    assert result.exit_code == 2
+    assert "did you mean powerflow" in result.output
+
+
 def test_dry_run_local(lake: Path) -> None:
     line = submit_line(lake)
     assert "bin/spark-submit --master 'local[*]' --deploy-mode client" in line

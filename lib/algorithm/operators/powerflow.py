@@ -72,14 +72,14 @@ class PowerFlowOperator:
     key: ClassVar[tuple[str, ...]] = _tile.KEY
     side: ClassVar[Side | None] = Side("network", ("content",), ("valid_from", "valid_to"))
     figures: ClassVar[Mapping[str, Figure]] = {
-        "networks": Figure("sum", "bigint", "1", "networks with a result", 0),
-        "snapshots": Figure("sum", "bigint", "1", "slots of the day", 0),
-        "converged": Figure("sum", "bigint", "1", "slots solved", 0),
-        "newton": Figure("sum", "bigint", "1", "of these by Newton's method", 0),
-        "diverged": Figure("sum", "bigint", "1", "slots without a solution", 0),
-        "bad": Figure("sum", "bigint", "1", "slots with an injection that is no number", 0),
-        "missing": Figure("sum", "bigint", "1", "slots without data", 0),
-        "bus_snapshots": Figure("sum", "bigint", "1", "buses times slots worked on", 0),
+        "networks": Figure("sum", "bigint", "", "networks with a result", 0),
+        "snapshots": Figure("sum", "bigint", "", "slots of the day", 0),
+        "converged": Figure("sum", "bigint", "", "slots solved", 0),
+        "newton": Figure("sum", "bigint", "", "of these by Newton's method", 0),
+        "diverged": Figure("sum", "bigint", "", "slots without a solution", 0),
+        "bad": Figure("sum", "bigint", "", "slots with an injection that is no number", 0),
+        "missing": Figure("sum", "bigint", "", "slots without data", 0),
+        "bus_snapshots": Figure("sum", "bigint", "", "buses times slots worked on", 0),
         "loss_kwh": Figure("sum", "double", "kWh", "losses of all branches, from slot means: a lower bound", -1e-3),
         "infeed_kwh": Figure("sum", "double", "kWh", "energy from the external grids"),
         "vm_min_pu": Figure("min", "double", "pu", "lowest voltage of any bus", 0),
