@@ -19,9 +19,10 @@ from pyarrow import fs
 from lib.calculation.located import open_table
 from lib.calculation.storage import filesystem
 from lib.tables import Lake
-from lib.tables.digest import of_bytes
+from lib.tables.digest import of_bytes, of_parts
 
 Partition = tuple[str, date | None]
+_HIDDEN = " (rows deleted)"
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -60,11 +61,15 @@ class TableLog:
         return self._known[version, table_id]
 
     def commit_id(self, version: int) -> str:
-        """Digest of the commit that made `version`; empty where it is gone.
+        """Digest of the commit that made `version`, or of the list of files where only that is left; else empty.
 
         Equal numbers are equal versions only where these are equal: a table put back from a copy counts on from there.
         """
-        return self._commit(version).digest if version in self._present else ""
+        if version in self._present:
+            return self._commit(version).digest
+        paths = sorted(path for some in self._files.values() for path in some) if version == self.version else []
+        told = paths and not any(path.endswith(_HIDDEN) for path in paths)
+        return of_parts({"files": paths}) if told else ""
 
     def files(self, region: str, day: date) -> frozenset[str]:
         """Paths of the partition's files, relative to the table; one with a deletion vector is no file of that name."""
@@ -144,7 +149,7 @@ class TableLog:
         for row in actions.select(names).to_pylist():
             path = unquote(row["path"])
             if any(unquote(name).endswith(path) for name in hidden):
-                path += " (rows deleted)"
+                path += _HIDDEN
             found.setdefault((row.get("partition.region"), row.get("partition.date")), set()).add(path)
         return {partition: frozenset(paths) for partition, paths in found.items()}
 
