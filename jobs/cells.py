@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def explained(context: JobContext, steps: Sequence[Step], chosen: Selection) -> list[dict[str, Any]]:
     """A row per step and cell: hit, miss, or depends where a step before it is to write its rows first."""
+    from lib.analysis.cache import explain_rows
     from lib.fusion.step import verdicts
 
     rows: list[dict[str, Any]] = []
@@ -25,10 +26,8 @@ def explained(context: JobContext, steps: Sequence[Step], chosen: Selection) -> 
         }
         # before its first run a step's table may not be there
         there = not step.after or context.lake.exists(step.operator.table)
-        known = {
-            (it.region, it.date): ("hit" if it.status == "current" else "miss", it.reason)
-            for it in (verdicts(context, step.operator, chosen) if there else [])
-        }
+        found = explain_rows(verdicts(context, step.operator, chosen) if there else [])
+        known = {(row["region"], row["date"]): (row["cache"], row["reason"]) for row in found}
         rows += [
             {"step": step.id, "region": region, "date": day, "cache": cache, "reason": reason}
             for (region, day), (cache, reason) in sorted((known | waiting).items())
