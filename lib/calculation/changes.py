@@ -50,6 +50,7 @@ class TableLog:
         self.table, self.version = table, self._snapshot.version()
         self.id = str(self._snapshot.metadata().id)
         self._commits: dict[int, _Commit] = {}
+        self._ids: dict[int, str] = {}
         self._known: dict[tuple[int, str], Changes] = {}
         self._last: dict[Partition, tuple[int, str]] = {}
         self._read_from = self.version  # commits after this one are in _last
@@ -65,8 +66,14 @@ class TableLog:
 
         Equal numbers are equal versions only where these are equal: a table put back from a copy counts on from there.
         """
+        if version in self._ids:
+            return self._ids[version]
         if version in self._present:
-            return self._commit(version).digest
+            try:
+                self._read(version)
+            except OSError:
+                return ""
+            return self._ids[version]
         paths = sorted(path for some in self._files.values() for path in some) if version == self.version else []
         told = paths and not any(path.endswith(_HIDDEN) for path in paths)
         return of_parts({"files": paths}) if told else ""
@@ -130,15 +137,20 @@ class TableLog:
 
     def _commit(self, version: int) -> _Commit:
         if version not in self._commits:
-            path = f"_delta_log/{version:020d}.json"
             try:
-                with self._system.open_input_stream(path) as stream:
-                    content = stream.read()
-                self._commits[version] = _parse(content)
+                self._commits[version] = _parse(self._read(version))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
                 problem = " ".join(str(e).split())[:200]
-                self._commits[version] = _Commit("unknown", frozenset(), f"{path} cannot be read: {problem}", None, "")
+                self._commits[version] = _Commit(
+                    "unknown operation", frozenset(), f"it cannot be read: {problem}", None
+                )
         return self._commits[version]
+
+    def _read(self, version: int) -> bytes:
+        with self._system.open_input_stream(f"_delta_log/{version:020d}.json") as stream:
+            content = bytes(stream.read())
+        self._ids[version] = of_bytes(content)
+        return content
 
     @cached_property
     def _files(self) -> dict[Partition, frozenset[str]]:
@@ -162,7 +174,6 @@ class _Commit:
     touched: frozenset[Partition]
     doubt: str | None
     metadata: Any
-    digest: str
 
 
 class _After(Mapping[Partition, str]):
@@ -201,7 +212,7 @@ def _parse(content: bytes) -> _Commit:
                 doubt = f"file {file['path']} names no region and date"
             else:
                 touched.add(partition)
-    return _Commit(operation, frozenset(touched), doubt, metadata, of_bytes(content))
+    return _Commit(operation, frozenset(touched), doubt, metadata)
 
 
 def _partition(file: Mapping[str, Any]) -> Partition | None:
