@@ -100,7 +100,7 @@ def test_operators_lists_all_and_shows_one_in_full() -> None:
     lines = invoke("operators", "powerflow").output.splitlines()
     rows = {line.split()[0]: line.split() for line in lines if line.split()}
     assert rows["v_min_pu"][1:5] == ["float", "0.9", ">", "0"]
-    assert rows["loss_kwh"][1:6] == ["double", "kWh", ">=", "-0.001", "sum"]
+    assert rows["vm_min_pu"][1:6] == ["double", "pu", ">=", "0", "min"]
     assert {"bus_day", "branch_day", "network_result", "network"} <= set(rows)
     assert "operators" in invoke().output
 

@@ -80,7 +80,7 @@ class PowerFlowOperator:
         "bad": Figure("sum", "bigint", "", "slots with an injection that is no number", 0),
         "missing": Figure("sum", "bigint", "", "slots without data", 0),
         "bus_snapshots": Figure("sum", "bigint", "", "buses times slots worked on", 0),
-        "loss_kwh": Figure("sum", "double", "kWh", "losses of all branches, from slot means: a lower bound", -1e-3),
+        "loss_kwh": Figure("sum", "double", "kWh", "losses of all branches, from slot means: a lower bound"),
         "infeed_kwh": Figure("sum", "double", "kWh", "energy from the external grids"),
         "vm_min_pu": Figure("min", "double", "pu", "lowest voltage of any bus", 0),
         "vm_max_pu": Figure("max", "double", "pu", "highest voltage of any bus", 0),
