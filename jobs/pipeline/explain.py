@@ -25,16 +25,22 @@ def run(context: JobContext) -> JobResult:
 
     it = pipeline.load(context.options["name"], context.settings, context.spark)
     found = cells.counted(cells.explained(context, it.steps, selection.chosen(context.options)))
-    steps = [_step_row(step) for step in it.steps]
-    return JobResult(
-        summary={"pipeline": it.spec.id, "steps": steps, "cells": found},
-        tables={f"pipeline {it.spec.id}: {it.spec.title}": steps, "cells": found},
-    )
+    tables = {
+        f"pipeline {it.spec.id}: {it.spec.title}": [_step_row(step) for step in it.steps],
+        "inputs": [row for step in it.steps for row in _inputs(step)],
+        "figures": [row for step in it.steps for row in _figures(step)],
+        "result": [
+            {"column": name, "type": it.types[name], "unit": column.unit, "expression": column.expression}
+            for name, column in it.spec.result.items()
+        ],
+        "cells": found,
+    }
+    names = ("steps", "inputs", "figures", "result", "cells")
+    return JobResult({"pipeline": it.spec.id, **dict(zip(names, tables.values(), strict=True))}, tables)
 
 
 def _step_row(step: Step) -> dict[str, Any]:
     from lib.algorithm.fingerprint import fingerprint
-    from lib.algorithm.operator import inputs
 
     operator = step.operator
     return {
@@ -42,7 +48,28 @@ def _step_row(step: Step) -> dict[str, Any]:
         "operator": f"{operator.name} {operator.version}",
         "fingerprint": fingerprint(operator).digest[:12],
         "after": ", ".join(step.after),
-        "inputs": "; ".join(f"{table} ({', '.join(columns)})" for table, columns in inputs(operator).items()),
         "outputs": ", ".join(operator.outputs),
-        "figures": ", ".join(operator.figures),
     }
+
+
+def _inputs(step: Step) -> list[dict[str, Any]]:
+    from lib.algorithm.operator import inputs
+
+    found = inputs(step.operator).items()
+    return [{"step": step.id, "table": table, "columns": ", ".join(columns)} for table, columns in found]
+
+
+def _figures(step: Step) -> list[dict[str, Any]]:
+    """What the result's expressions may use."""
+    from lib.algorithm.formula import Formula
+
+    operator = step.operator
+    if isinstance(operator, Formula):
+        finish = {name: (column.unit, column.expression) for name, column in operator.spec.finish.items()}
+        told = {name: ("", text) for name, text in operator.spec.aggregates.items()} | finish
+        found = [(name, operator.types[name], *told[name]) for name in told]
+    else:
+        found = [(name, it.type, it.unit, it.comment) for name, it in operator.figures.items()]
+    return [
+        {"figure": f"{step.id}.{name}", "type": kind, "unit": unit, "meaning": text} for name, kind, unit, text in found
+    ]

@@ -62,5 +62,5 @@ def _step_row(name: str, step: StepRun) -> dict[str, Any]:
         "current": sum(it.current for it in counts),
         "found again": sum(it.found for it in counts),
         "computed": sum(it.computed for it in counts),
-        "seconds": round(sum(it.seconds for it in counts), 2),
+        "worker seconds": round(sum(it.seconds for it in counts), 2),
     }

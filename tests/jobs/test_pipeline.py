@@ -29,13 +29,19 @@ DAYS = [date(2016, 1, 1), date(2016, 1, 2)]
 
 
 def a_pipeline() -> Pipeline:
-    formula = FormulaSpec(table="network_result", by=["network_id"], aggregates={"n": "count(*)"})
+    formula = FormulaSpec(
+        table="network_result", by=["network_id"], aggregates={"n": "count(*)"},
+        finish={"share": {"expression": "100 / n", "unit": "%"}},
+    )  # fmt: skip
     spec = PipelineSpec(
         id="losses", title="Losses of a month", period="month",
         steps={"flow": {"operator": "powerflow"}, "daily": {"formula": formula}},
         result={"loss_kwh": {"expression": "flow.loss_kwh", "unit": "kWh"}},
     )  # fmt: skip
-    steps = (Step("flow", PowerFlowOperator()), Step("daily", Formula(formula), ("flow",)))
+    steps = (
+        Step("flow", PowerFlowOperator()),
+        Step("daily", Formula(formula, types={"n": "bigint", "share": "double"}), ("flow",)),
+    )
     return Pipeline(spec, steps, Path("losses.yaml"), {"loss_kwh": "double"})
 
 
@@ -81,7 +87,7 @@ def test_run_shows_each_step_and_the_first_rows(
     steps = result.tables["pipeline losses: Losses of a month"]
     assert steps[0] == {
         "step": "flow", "operator": "powerflow", "cells": 5, "current": 3, "found again": 1, "computed": 1,
-        "seconds": 0.75,
+        "worker seconds": 0.75,
     }  # fmt: skip
     assert [row["step"] for row in steps] == ["flow", "daily"]
     assert len(result.tables["result: 20 of 30 rows, 1 incomplete"]) == 20
@@ -150,7 +156,14 @@ def test_explain_counts_hits_and_misses_by_reason(
     first, second = result.summary["steps"]
     assert len(first["fingerprint"]) == 12
     assert (first["operator"], second["operator"], second["after"]) == ("powerflow 1", "formula 1", "flow")
-    assert "snapshot_tile (" in first["inputs"]
-    assert "; network (" in first["inputs"]
     assert first["outputs"].endswith("network_result")
-    assert "loss_kwh" in first["figures"]
+    assert [(row["step"], row["table"]) for row in result.summary["inputs"]] == [
+        ("flow", "snapshot_tile"), ("flow", "network"), ("daily", "network_result")
+    ]  # fmt: skip
+    figures = {row["figure"]: (row["type"], row["unit"], row["meaning"]) for row in result.summary["figures"]}
+    assert figures["flow.loss_kwh"][:2] == ("double", "kWh")
+    assert figures["daily.n"] == ("bigint", "", "count(*)")
+    assert figures["daily.share"] == ("double", "%", "100 / n")
+    assert result.summary["result"] == [
+        {"column": "loss_kwh", "type": "double", "unit": "kWh", "expression": "flow.loss_kwh"}
+    ]
