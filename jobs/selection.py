@@ -22,9 +22,9 @@ def options() -> list[click.Option]:
     ]
 
 
-def day(value: datetime | None) -> date | None:
+def day(value: datetime | date | None) -> date | None:
     """The day that --from or --to names, None where it was not given."""
-    return None if value is None else value.date()
+    return value.date() if isinstance(value, datetime) else value
 
 
 def chosen(options: Mapping[str, Any]) -> Selection:

@@ -41,11 +41,11 @@ def run_steps(
     steps: in an order in which a reader of a table comes after its writer.
     """
     with context.phase("plan"):
-        for table in dict.fromkeys(t for step in steps for t in (*step.operator.outputs, "quarantine")):
-            with writing(context.lake, table):
-                context.lake.create(context.spark, table)
         for step in steps:
             step.refresh()
+            for table in (*step.operator.outputs, "quarantine"):
+                with writing(context.lake, table):
+                    context.lake.create(context.spark, table)
     written = {table for step in steps for table in step.operator.outputs}
     for step in steps:
         step.clear()

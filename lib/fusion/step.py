@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from lib.algorithm.fingerprint import fingerprint
 from lib.algorithm.formula import Formula
 from lib.algorithm.operator import Operator, inputs
@@ -101,8 +103,11 @@ class StepRun:
         }  # fmt: skip
 
     def clear(self) -> None:
-        """Takes results of cells that have no rows any more out of the output tables."""
+        """Takes results of cells that have no rows any more out of the operator's tables, and their quarantine."""
         held = {key for table in self.operator.outputs for key in self.cache.log(table).cells()}
+        known = pa.table(self.context.lake.snapshot("quarantine").get_add_actions(flatten=True)).to_pylist()
+        name = self.operator.name
+        held |= {(it["partition.region"], it["partition.date"]) for it in known if it["partition.job"] == name}
         gone = {
             (region, day) for region, day in held
             if day is not None and (region, day) not in self.cells

@@ -69,7 +69,7 @@ def test_quarantine_is_replaced_by_job_and_day(lake: Lake) -> None:
     def row(day: date, slot: int) -> dict[str, Any]:
         return quarantine_row(region="it's", day=day, job="a", table="t", key={"s": slot}, reason="r", remedy="m")
 
-    options: dict[str, Any] = {"region": "it's", "days": [DAY, NEXT], "run_id": "r"}
+    options: dict[str, Any] = {"regions": ["it's"], "days": [DAY, NEXT], "run_id": "r"}
     first = commit_quarantine(lake, [], job="a", **options)
     assert first == 0  # nothing to say and nothing to take back: no commit
     commit_quarantine(lake, [row(DAY, 1), row(NEXT, 2)], job="a", **options)

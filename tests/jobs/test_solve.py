@@ -160,7 +160,11 @@ def test_a_second_run_leaves_equal_tables(spark: SparkSession, tiny_lake: Lake, 
     lake = copy_lake(tiny_lake, tmp_path / "lake")
     run_solve(spark, lake)
     first = results_of(lake)
-    run_solve(spark, lake)
+    result, _ = run_solve(spark, lake)
+    assert [row["computed"] for row in result.tables["power flow"]] == [0, 0]
+    assert_equal(results_of(lake), first)
+    result, _ = run_solve(spark, lake, recompute=True)
+    assert [row["computed"] for row in result.tables["power flow"]] == [2, 2]
     assert_equal(results_of(lake), first)
     assert_equal(first, results_of(solved[0]))
     files = DeltaTable(lake.path("bus_day")).file_uris()
