@@ -85,11 +85,10 @@ class Formula:
 
 def analyse(spark: SparkSession, spec: FormulaSpec, where: str = "") -> Formula:
     """The formula of a spec, every expression checked by Spark's analyser. Raises FormulaError with all problems."""
-    problems = _check_table(spec)
-    if problems:
+    problems = check_names(spec)
+    if "table" in dict(problems):
         raise FormulaError(where, problems)
     schema = SCHEMAS[spec.table]
-    problems += _check_names(spec, schema)
     if spark.conf.get("spark.sql.ansi.enabled") != "true":
         problems.append(("", "spark.sql.ansi.enabled must be true: without it an overflow would pass unnoticed"))
     rows = Analyser(spark, schema)
@@ -248,8 +247,12 @@ def _check_table(spec: FormulaSpec) -> list[tuple[str, str]]:
     return [("table", f"{spec.table} {reason}; tables that can be used are {', '.join(usable)}")]
 
 
-def _check_names(spec: FormulaSpec, schema: t.StructType) -> list[tuple[str, str]]:
-    problems = []
+def check_names(spec: FormulaSpec) -> list[tuple[str, str]]:
+    """What is wrong with the spec's table, keys and names, as FormulaError tells it; needs no Spark."""
+    problems = _check_table(spec)
+    if problems:
+        return problems
+    schema = SCHEMAS[spec.table]
     for i, name in enumerate(spec.by):
         key = f"by.{i}"
         if name in CELL:

@@ -87,3 +87,7 @@ def _strict_names(node: Any) -> Any:
         [(pattern, value)] = node.pop("patternProperties").items()
         node |= {"additionalProperties": value, "propertyNames": {"pattern": pattern, **node["propertyNames"]}}
     return node
+
+
+if __name__ == "__main__":
+    print(json_schema(), end="")
