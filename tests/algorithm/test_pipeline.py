@@ -15,7 +15,7 @@ from lib.algorithm.formula import Formula
 from lib.algorithm.operator import Figure
 from lib.algorithm.pipeline import PIPELINES, PipelineError, load, names
 from lib.algorithm.spec import json_schema
-from lib.settings import Settings
+from lib.settings import ROOT, Settings
 from tests.algorithm.pipelines import HEAD, RESULT, STEPS, Write, problems
 
 if TYPE_CHECKING:
@@ -79,6 +79,24 @@ def test_shipped_pipelines_share_the_power_flow(settings: Settings) -> None:
     assert (first.spec.period, second.spec.period) == ("month", "day")
     flows = [next(s.operator for s in it.steps if s.operator.name == "powerflow") for it in (first, second)]
     assert flows[0] == flows[1]
+
+
+def _yaml_of(manual: str) -> str:
+    return (ROOT / "docs" / manual).read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+
+
+def test_the_manuals_examples_are_valid(spark: SparkSession, settings: Settings, tmp_path: Path, write: Write) -> None:
+    text = _yaml_of("pipelines.md")
+    (tmp_path / "my_losses.yaml").write_text(text, encoding="utf-8")
+    assert load(str(tmp_path / "my_losses.yaml"), settings, spark).types["loss_percent"] == "double"
+    wrong = text.replace("powerflow", "powreflow").replace("drawn", "drwn")
+    (tmp_path / "my_losses.yaml").write_text(wrong, encoding="utf-8")
+    told = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    for problem in problems(str(tmp_path / "my_losses.yaml"), settings):
+        assert f"conf/pipelines/{problem}" in told
+    (tmp_path / "my_losses.yaml").unlink()
+    result = "result: {each: {expression: transformers.copper_kwh_each, unit: kWh}}\n"
+    assert load(write(HEAD + _yaml_of("formulas.md") + result), settings, spark).types == {"each": "double"}
 
 
 # --- steps ---
