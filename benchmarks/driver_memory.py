@@ -33,7 +33,7 @@ def main(lake: str, days: tuple[int, ...], master: str, overrides: tuple[str, ..
     for count in days:
         last = settings.demo.start + timedelta(days=count - 1)
         report, record = common.job(
-            "powerflow.solve", "--from", str(settings.demo.start), "--to", str(last), settings=texts
+            "powerflow.solve", "--recompute", "--from", str(settings.demo.start), "--to", str(last), settings=texts
         )
         rows.append(
             {

@@ -25,7 +25,7 @@ NOTES = (
 def main(lake: str, days: int, overrides: tuple[str, ...]) -> None:
     settings = load([f"lake.path={lake}", *overrides], environment={})
     common.build_lake(settings, days, ())
-    report, record = common.job("powerflow.solve", settings=comparison.overrides(settings))
+    report, record = common.job("powerflow.solve", "--recompute", settings=comparison.overrides(settings))
     regions: dict[str, dict[str, Any]] = record["summary"]["regions"]
     solved = comparison.solved_bus_snapshots(record["summary"])
     by_region = [

@@ -30,8 +30,8 @@ from pydantic import BaseModel
 from lib.algorithm.imports import Sources
 from lib.errors import GridsinkError
 
-ENGINE = ("lib.calculation.worker",)
-"""What runs operators: its sources count for each of them."""
+ENGINE = ("lib.calculation.worker", "lib.calculation.scan")
+"""What runs operators: its sources count for each of them that names no other `engine_modules`."""
 
 _LIBRARIES = ("numpy", "scipy", "numba", "llvmlite", "pyarrow")
 _DESCRIPTIVE = {"pydantic", "typing_extensions"}
@@ -46,14 +46,16 @@ class Fingerprint:
     manifest: Mapping[str, Any]
 
 
-def fingerprint(operator: Any, roots: Sequence[str] = ENGINE) -> Fingerprint:
-    """The operator's fingerprint. roots: modules besides its own whose sources count.
+def fingerprint(operator: Any, roots: Sequence[str] = ()) -> Fingerprint:
+    """The operator's fingerprint. roots: modules besides its own and the engine's whose sources count.
 
     Raises GridsinkError where a parameter or the operator's module has no fingerprint.
     """
     parameters = _dumps(_plain(_parameters(operator)))
     named = f"{operator.name} {operator.version}"
-    return _fingerprint(named, parameters, (type(operator).__module__, *roots))
+    return _fingerprint(
+        named, parameters, (type(operator).__module__, *getattr(operator, "engine_modules", ENGINE), *roots)
+    )
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -68,6 +68,7 @@ class Formula:
     key: ClassVar[tuple[str, ...]] = ()
     side: ClassVar[None] = None
     outputs: ClassVar[tuple[str, ...]] = ()
+    engine_modules: ClassVar[tuple[str, ...]] = ("lib.calculation.formulas", "lib.calculation.scan")
 
     @property
     def table(self) -> str:

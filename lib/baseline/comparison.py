@@ -42,7 +42,7 @@ class Side:
 
 
 SUNK = Side(
-    "sunk", "sunk", "powerflow.solve", (),
+    "sunk", "sunk", "powerflow.solve", ("--recompute",),
     "plan, solve where the files lie, write bus_day, branch_day and network_result",
 )  # fmt: skip
 COLLECTED = {

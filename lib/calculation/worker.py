@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from lib.calculation.memory import Gauge
 from lib.calculation.parts import Part, PartWriter, WriteFailed
 from lib.calculation.reading import Block, Closed, Event, Group, Opened, read_ahead, read_cell
 from lib.calculation.rows import Corrupt, Key
+from lib.calculation.storage import is_local
 from lib.tables import ARROW
 from lib.tables.digest import cell_digest
 
@@ -46,11 +47,22 @@ class Work:
     hash_only: bool = False
 
 
-class CellRun:
-    """One cell's calculation: takes the events of its reading, gives result files and a report."""
+@dataclass
+class Worker:
+    """The process that works."""
 
-    def __init__(self, work: Work, cell: Cell, side_rows: side.SideRows | None, gauge: Gauge) -> None:
-        self.operator, self.cell, self.side_rows, self.gauge = work.operator, cell, side_rows, gauge
+    libraries: Mapping[str, str] = field(default_factory=library_versions)
+    memory: Gauge = field(default_factory=Gauge)
+
+
+class CellRun:
+    """One cell's calculation: takes the events of its reading, gives result files and a report.
+
+    worker: what to report of the process: its libraries, its memory.
+    """
+
+    def __init__(self, work: Work, cell: Cell, side_rows: side.SideRows | None, worker: Worker) -> None:
+        self.operator, self.cell, self.side_rows, self.worker = work.operator, cell, side_rows, worker
         self.day = Day(cell.region, cell.date, cell.length_s)
         self.writer = PartWriter(dict(work.result_roots), cell.region, cell.date)
         self.rows_in = self.rows_out = 0
@@ -96,8 +108,8 @@ class CellRun:
             "found": event.found is not None, "note": event.note, "rows_in": self.rows_in, "rows_out": self.rows_out,
             "rows_quarantined": sum(r.rows for r in self.rejected), "bytes_read": event.bytes_read,
             "bytes_written": sum(p.size for p in parts), "seconds": time.perf_counter() - self._begin,
-            "missing_file": event.missing_file, "failed": failed, "libraries": library_versions(),
-            "memory": [self.gauge.baseline_bytes, self.gauge.peak_bytes()],
+            "missing_file": event.missing_file, "failed": failed, "libraries": self.worker.libraries,
+            "memory": [self.worker.memory.baseline_bytes, self.worker.memory.peak_bytes()],
             "parts": [p.to_json() for p in parts], "rejected": [asdict(r) for r in self.rejected],
         }  # fmt: skip
         rows = figures.to_bytes(pa.Table.from_pylist(self.figures, schema=figures_schema(self.operator)))
@@ -197,7 +209,8 @@ def run_cells(work: Work) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Re
                     work.operator, cell, work.root, work.side_root, work.result_roots, work.hash_only
                 )  # fmt: skip
 
-        yield from calculate(work, read_ahead(events, work.memory_bytes))
+        # A file that this machine holds is read no sooner by a thread, and its rows then lie in another core's cache.
+        yield from calculate(work, events() if is_local(work.root) else read_ahead(events, work.memory_bytes))
 
     return run
 
@@ -206,11 +219,11 @@ def calculate(work: Work, events: Iterator[Event]) -> Iterator[pa.RecordBatch]:
     """A report row for each cell whose events come in."""
     run: CellRun | None = None
     failed: str | None = None
-    gauge = Gauge()
+    worker = Worker()
     try:
         for event in events:
             if isinstance(event, Opened):
-                run, failed = CellRun(work, event.cell, event.side, gauge), None
+                run, failed = CellRun(work, event.cell, event.side, worker), None
             elif run is None:
                 raise AssertionError("an event before its cell")
             elif isinstance(event, Closed):

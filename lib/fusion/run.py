@@ -9,6 +9,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lib.algorithm import figures as partials
 from lib.algorithm.pipeline import Pipeline
@@ -75,18 +76,22 @@ def run(context: JobContext, pipeline: Pipeline, selection: Selection, recompute
     whole = widened(selection, spec.period)
     steps = {step.id: StepRun(context, step.operator, whole, recompute, only=selection) for step in pipeline.steps}
     first = steps[pipeline.steps[0].id]
-    outcome = PipelineRun(steps, result.result_table(pipeline).arrow.empty_table())
+    fused: dict[CellKey, pa.Table] = {}
 
     def fuse(periods: Collection[CellKey], commit: Collection[CellKey]) -> None:
+        """Fuses these (region, first day of period) and makes them the only rows of those in `commit`."""
         with context.phase("fuse"):
             wanted = [key for key in first.cells if (key[0], result.period_of(key[1], spec.period)) in periods]
             found = {name: step.partials(wanted) for name, step in steps.items()}
             done = set.intersection(*(set(some) for some in found.values()))
             tables = {name: _table(found[name], done) for name in steps}
             expected = Counter((region, result.period_of(day, spec.period)) for region, day in wanted)
-            outcome.rows = result.fuse(context.spark, pipeline, tables, expected, done)
+            rows = result.fuse(context.spark, pipeline, tables, expected, done)
             with writing(context.lake, f"pipeline_{spec.id}"):
-                result.commit(context.lake, pipeline, outcome.rows, commit, context.run_id)
+                result.commit(context.lake, pipeline, rows, commit, context.run_id)
+            for region, day in periods:
+                mask = pc.and_(pc.equal(rows["region"], region), pc.equal(rows["date"], pa.scalar(day)))
+                fused[region, day] = rows.filter(mask)
 
     def after_round(cells: Collection[CellKey]) -> None:
         periods = {(region, result.period_of(day, spec.period)) for region, day in cells}
@@ -94,8 +99,11 @@ def run(context: JobContext, pipeline: Pipeline, selection: Selection, recompute
 
     run_steps(context, list(steps.values()), spec.priority, after_round)
     here = {(region, result.period_of(day, spec.period)) for region, day in first.cells}
-    fuse(here, here | _held(context, pipeline, whole))
-    return outcome
+    with_rows = _held(context, pipeline, whole)
+    if (here | with_rows) - fused.keys():
+        fuse(here - fused.keys(), (here | with_rows) - fused.keys())
+    empty = result.result_table(pipeline).arrow.empty_table()
+    return PipelineRun(steps, pa.concat_tables([empty, *(fused[key] for key in sorted(here))]))
 
 
 def widened(selection: Selection, period: result.Period) -> Selection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -20,7 +21,7 @@ from lib.calculation.local import Outcome
 from lib.calculation.located import Cell, Plan, Selection
 from lib.calculation.parts import Part
 from lib.errors import GridsinkError
-from lib.fusion.commit import WRITE_REMEDY, commit, writing
+from lib.fusion.commit import WRITE_REMEDY, commit, filed, to_file, writing
 from lib.settings import Settings
 from lib.tables import Lake
 from lib.tables.tiles import day_slots
@@ -92,7 +93,8 @@ class StepRun:
         self.cells = {(cell.region, cell.date): cell for cell in found.cells}
         self.cache = Cache(context.lake, self.operator, self.fingerprint)
         decided = self.cache.decide(found.cells, found.versions, self.recompute)
-        self.verdicts: dict[CellKey, Verdict] = {(it.region, it.date): it for it in decided}
+        self._filed = filed(context.lake, self.operator.name)
+        self.verdicts: dict[CellKey, Verdict] = {(it.region, it.date): self._with_quarantine(it) for it in decided}
 
     @property
     def todo(self) -> set[CellKey]:
@@ -182,6 +184,16 @@ class StepRun:
         """These cells calculated from their rows, whatever the cache has; nothing is committed."""
         return self._calculate([replace(self.cells[key], recorded={}, known={}) for key in sorted(keys)])
 
+    def _with_quarantine(self, it: Verdict) -> Verdict:
+        """The verdict, not current where the rows that its entry puts into quarantine are not there, or others are."""
+        if it.entry is None or self._is_filed(it.entry):
+            return it
+        known = {it.entry.digest: it.entry}
+        return replace(it, status="check", reason="quarantine holds other rows of it", entry=None, known=known)
+
+    def _is_filed(self, entry: Entry) -> bool:
+        return self._filed.get((entry.region, entry.date), Counter()) == to_file(self.operator, entry)
+
     def _outcomes(self, keys: Sequence[CellKey]) -> list[Outcome]:
         for attempt in range(2):
             if attempt:
@@ -245,7 +257,7 @@ class StepRun:
             count.seconds += it.seconds
             if it.found and it.digest is not None:
                 entry, content = self._known[*key, it.digest]
-                if self.cache.outputs_differ(entry):
+                if self.cache.outputs_differ(entry) or not self._is_filed(entry):
                     results[key] = replace(it, parts=_parts(entry), rejected=tuple(entry.rejected))
                 entries[key] = replace(entry, inputs=self._inputs(it), figures=content)
                 self._found[key], self.quarantined[key] = content, entry.rows_quarantined
@@ -268,7 +280,8 @@ class StepRun:
         for it in outcomes:
             at = {"region": it.region, "date": it.date.isoformat(), "step": self.operator.name}
             figures = {name: getattr(it, name) for name in ("bytes_read", "bytes_written", "bytes_returned")}
-            self.context.inputs.setdefault("tasks", []).append(at | figures | {"seconds": round(it.seconds, 4)})
+            measured = {"seconds": round(it.seconds, 4), "memory_bytes": it.memory}
+            self.context.inputs.setdefault("tasks", []).append(at | figures | measured)
             self.context.count(rows_in=it.rows_in, rows_out=it.rows_out, **figures)
 
     def _entry(self, it: Outcome) -> Entry:
