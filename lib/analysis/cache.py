@@ -17,7 +17,7 @@ from lib.algorithm.fingerprint import Fingerprint, difference
 from lib.algorithm.operator import inputs
 from lib.analysis.entries import Entry, Input, Output, OutputFile, Row
 from lib.analysis.partials import CellKey, PartialTable
-from lib.calculation.changes import TableLog
+from lib.calculation.changes import HIDDEN, TableLog
 from lib.calculation.located import Cell
 from lib.errors import GridsinkError
 from lib.tables import Lake
@@ -151,7 +151,8 @@ class Cache:
         key = cell.region, cell.date
         own = self._rows.get(key, [])
         standing, changed = self._standing(key, own, others)
-        entries = [row.entry for row in own if row.entry is not None]
+        own_entries = [row.entry for row in own if row.entry is not None]
+        entries = [entry for entry in own_entries if not self._mixed(entry)]
         known = (
             {entry.digest: entry for entry in sorted(entries, key=self._age)}
             if len(entries) > 1
@@ -159,7 +160,8 @@ class Cache:
         )
         reason = "; ".join(changed[table] for table in self._inputs if table in changed)
         if not entries:
-            return Verdict(*key, "compute", self._why_none(key, others, bad), None, standing)
+            why = str(self.outputs_differ(own_entries[-1])) if own_entries else self._why_none(key, others, bad)
+            return Verdict(*key, "compute", why, None, standing)
         if None in standing.values():
             return Verdict(*key, "check", reason, None, standing, known)
         digest = cell_digest({table: str(found) for table, found in standing.items()}, cell.length_s)
@@ -221,6 +223,19 @@ class Cache:
         if changes.everything:
             return f"{output.table}: {changes.everything}"
         return _told(output.table, changes.of(entry.region, entry.date), "was changed")
+
+    def _mixed(self, entry: Entry) -> bool:
+        """Whether some of its files are in the output tables, but with other files or without rows deleted from them.
+
+        No commit can mend that: it must not add a file that it removes.
+        """
+        for output in entry.outputs:
+            log, files = self._output_log(output.table), {file.path for file in output.files}
+            if isinstance(log, TableLog):
+                held = log.files(entry.region, entry.date)
+                if held != files and files & {path.removesuffix(HIDDEN) for path in held}:
+                    return self.outputs_differ(entry) is not None
+        return False
 
     def _why_none(self, key: CellKey, others: Sequence[Row], bad: Collection[CellKey]) -> str:
         """Why this fingerprint has no entry of the cell."""

@@ -22,7 +22,8 @@ from lib.tables import Lake
 from lib.tables.digest import of_bytes, of_parts
 
 Partition = tuple[str, date | None]
-_HIDDEN = " (rows deleted)"
+HIDDEN = " (rows deleted)"
+"""Comes after the path of a file with a deletion vector in `TableLog.files`."""
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -75,7 +76,7 @@ class TableLog:
                 return ""
             return self._ids[version]
         paths = sorted(path for some in self._files.values() for path in some) if version == self.version else []
-        told = paths and not any(path.endswith(_HIDDEN) for path in paths)
+        told = paths and not any(path.endswith(HIDDEN) for path in paths)
         return of_parts({"files": paths}) if told else ""
 
     def files(self, region: str, day: date) -> frozenset[str]:
@@ -161,7 +162,7 @@ class TableLog:
         for row in actions.select(names).to_pylist():
             path = unquote(row["path"])
             if any(unquote(name).endswith(path) for name in hidden):
-                path += _HIDDEN
+                path += HIDDEN
             found.setdefault((row.get("partition.region"), row.get("partition.date")), set()).add(path)
         return {partition: frozenset(paths) for partition, paths in found.items()}
 

@@ -16,6 +16,8 @@ from pyarrow import fs
 from lib.calculation.located import File
 
 Key = tuple
+_VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}
+"""Types that delta-rs gives to files that it rewrites, and their plain ones: not all of Arrow can work with views."""
 
 
 class Corrupt(Exception):
@@ -106,6 +108,10 @@ class FileRows:
             table = parquet.read_row_group(row_group, columns=[c for c in columns if c in present], use_threads=False)
         except (pa.ArrowException, OSError) as e:
             raise Corrupt(file, str(e), file.rows or parquet.metadata.num_rows) from e
+        if any(kind in _VIEWS for kind in table.schema.types):
+            table = table.cast(
+                pa.schema([field.with_type(_VIEWS.get(field.type, field.type)) for field in table.schema])
+            )
         for name in columns:
             if name not in present:  # a column added to the table after this file was written
                 table = table.append_column(name, pa.nulls(table.num_rows))

@@ -75,9 +75,8 @@ class SideRows:
         if found:
             raise Unusable(f"table {self.table} has {len(found)} rows for {described} on {day}", "leave one of them")
         damaged = f" (its file {self.source.corrupt[0].file.path} cannot be read)" if self.source.corrupt else ""
-        when = f" that holds on {day}" if self.rows.get(key) else ""
         raise Unusable(
-            f"table {self.table} has no row for {described}{when}{damaged}",
+            f"table {self.table} has no row for {described} that holds on {day}{damaged}",
             f"add it to table {self.table}, or correct this row",
         )
 

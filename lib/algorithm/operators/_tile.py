@@ -55,21 +55,22 @@ class Tile:
 def read(
     rows: pa.Table, powers: Sequence[str], day: Day, n_bus: int | None = None
 ) -> tuple[list[Tile], list[Rejected]]:
-    """The tiles that can be used, all of one interval, and the others with the reason. n_bus: of the network."""
+    """The tiles that can be used, and the others with the reason. n_bus: of the network.
+
+    Raises Unusable where intervals differ.
+    """
     tiles: list[Tile] = []
     rejected = []
     for i in range(rows.num_rows):
         row = {name: rows.column(name)[i] for name in (*COLUMNS, *powers)}
         try:
             tile = _tile(row, powers, day, n_bus)
-            if tiles and tile.interval_s != tiles[0].interval_s:
-                raise Unusable(
-                    f"interval_s is {tile.interval_s}, other tiles of the day have {tiles[0].interval_s}", REWRITE
-                )
             tiles.append(tile)
         except Unusable as e:
             key = {name: row[name].as_py() for name in (*GROUP, *KEY)}
             rejected.append(Rejected(TABLE, key, e.reason, e.remedy))
+    for tile in tiles[1:]:
+        require_equal_intervals(tiles[0].interval_s, tile.interval_s)
     return tiles, rejected
 
 
@@ -95,9 +96,9 @@ def example_rows(seed: int, n_bus: int, day: Day, interval_s: int = 900) -> pa.T
 
 
 def require_equal_intervals(a_s: int, b_s: int) -> None:
-    """Raises Unusable where the intervals of two partials of a day differ."""
+    """Raises Unusable where two intervals of a day differ; the same words in whichever order the tiles come."""
     if a_s != b_s:
-        raise Unusable(f"tiles of one day have intervals of {a_s} s and {b_s} s", REWRITE)
+        raise Unusable("tiles of one day differ in interval_s", REWRITE)
 
 
 def in_order(per_tile: NDArray[Any]) -> Any:
