@@ -72,12 +72,18 @@ def _held(lake: Lake, table: str, results: Sequence[Outcome]) -> set[CellKey]:
 
 
 def filed(lake: Lake, job: str) -> dict[CellKey, Counter[str]]:
-    """The job's rows of quarantine by cell, each as JSON."""
+    """The job's rows of quarantine by cell, each as JSON. Raises GridsinkError where they cannot be read."""
     found: dict[CellKey, Counter[str]] = {}
-    if lake.exists("quarantine"):
+    if not lake.exists("quarantine"):
+        return found
+    try:
         rows = pa.table(lake.snapshot("quarantine").to_pyarrow_table(partitions=[("job", "=", job)]))
-        for row in rows.to_pylist():
-            found.setdefault((row["region"], row["date"]), Counter())[_text(row)] += 1
+    except Exception as e:  # delta-rs, pyarrow and file systems have an exception each
+        remedy = "move the table away: it is made again, and its rows with it"
+        problem = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        raise GridsinkError(f"table quarantine cannot be read: {problem[:300]}", lake.path("quarantine"), remedy) from e
+    for row in rows.to_pylist():
+        found.setdefault((row["region"], row["date"]), Counter())[_text(row)] += 1
     return found
 
 

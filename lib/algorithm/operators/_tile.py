@@ -55,7 +55,7 @@ class Tile:
 def read(
     rows: pa.Table, powers: Sequence[str], day: Day, n_bus: int | None = None
 ) -> tuple[list[Tile], list[Rejected]]:
-    """The tiles that can be used, and the others with the reason. n_bus: of the network.
+    """The tiles that can be used, in order of time, and the others with the reason. n_bus: of the network.
 
     Raises Unusable where intervals differ.
     """
@@ -69,6 +69,7 @@ def read(
         except Unusable as e:
             key = {name: row[name].as_py() for name in (*GROUP, *KEY)}
             rejected.append(Rejected(TABLE, key, e.reason, e.remedy))
+    tiles.sort(key=lambda tile: tile.first_slot)  # of equal extrema the first in time counts, wherever its row is
     for tile in tiles[1:]:
         require_equal_intervals(tiles[0].interval_s, tile.interval_s)
     return tiles, rejected
