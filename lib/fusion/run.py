@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def run_steps(
 
     steps: in an order in which a reader of a table comes after its writer.
     """
+    begin = time.perf_counter()
     with context.phase("plan"):
         for step in steps:
             step.refresh()
@@ -51,6 +53,7 @@ def run_steps(
     for step in steps:
         step.clear()
     todo = {key for step in steps for key in step.todo}
+    finished = context.inputs.setdefault("rounds", [])
     with context.progress(len(todo), "region-days") as bar:
         for some in rounds(todo, priority):
             for step in steps:
@@ -60,6 +63,7 @@ def run_steps(
                 step.run([key for key in some if key in step.todo])
             if after_round is not None:
                 after_round(some)
+            finished.append({"cells": len(some), "seconds": round(time.perf_counter() - begin, 3)})
             bar.update(len(some))
     for step in steps:
         step.finish()
