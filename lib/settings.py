@@ -69,6 +69,20 @@ class DemoSettings(Group):
     noise: float = Field(0.1, ge=0, lt=1, description="relative standard deviation of the noise on each meter")
 
 
+class LandingSettings(Group):
+    path: str = Field(".gridsink/landing", description="folder of the source systems' files, <region>/<source>/ below it")
+    regions: list[str] = Field(["rural", "urban"], description="regions of the demo landing")
+    zipf_regions: list[str] = Field(["urban", "comm"], description="those whose areas have customers by Zipf's law")
+    zipf_s: float = Field(1.0, ge=0, le=3, description="exponent of that law")
+    start: date = Field(date(2016, 1, 1), description="first day of the demo landing")
+    days: int = Field(2, ge=1, le=365, description="days of the demo landing")
+    seed: int = Field(1, ge=0, description="seed of customers, noise and faults")
+    noise: float = Field(0.1, ge=0, lt=1, description="relative standard deviation of the noise on each meter")
+    customers_per_load: int = Field(40, ge=1, description="most customers that one load of the network is split into")
+    missing_share: float = Field(0.02, ge=0, le=0.15, description="share of customers' values that are missing")
+    faulty_areas: float = Field(0.3, ge=0, le=1, description="share of areas with a fault that shows in the line loss")
+
+
 class SolveSettings(Group):
     tolerance: float = Field(1e-8, gt=0, le=1e-3, description="bound of the voltage error, per unit")
     max_iterations: int = Field(12, ge=1, description="linear solves before a snapshot goes to Newton's method")
@@ -131,6 +145,7 @@ class Settings(BaseSettings):
     lake: LakeSettings = LakeSettings()
     regions: dict[str, RegionSettings] = {}
     demo: DemoSettings = DemoSettings()
+    landing: LandingSettings = LandingSettings()
     solve: SolveSettings = SolveSettings()
     preload: PreloadSettings = PreloadSettings()
     baseline: BaselineSettings = BaselineSettings()
@@ -213,12 +228,13 @@ def load_with_origins(
             problems.append(f"{origin}: {key}: {_explain(item)}")
     if settings is None or problems:
         raise SettingsError(problems)
-    path = settings.lake.path
-    if "://" not in path and not Path(path).is_absolute():
-        # A path written in a file means the checkout, one typed in a shell means the current folder.
-        typed = origins.get("lake.path", "default").startswith(("environment", "--set"))
-        absolute = str((Path.cwd() if typed else ROOT) / path)
-        settings = settings.model_copy(update={"lake": LakeSettings(path=absolute)})
+    for group in ("lake", "landing"):
+        path = getattr(settings, group).path
+        if "://" not in path and not Path(path).is_absolute():
+            # A path written in a file means the checkout, one typed in a shell means the current folder.
+            typed = origins.get(f"{group}.path", "default").startswith(("environment", "--set"))
+            absolute = {"path": str((Path.cwd() if typed else ROOT) / path)}
+            settings = settings.model_copy(update={group: getattr(settings, group).model_copy(update=absolute)})
     return Loaded(settings, origins)
 
 
