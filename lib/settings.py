@@ -70,7 +70,7 @@ class DemoSettings(Group):
 
 
 class LandingSettings(Group):
-    path: str = Field(".gridsink/landing", description="folder of the source systems' files, <region>/<source>/ below it")
+    path: str = Field(".gridsink/landing", description="folder of <region>/<source>/ with the source systems' files")
     regions: list[str] = Field(["rural", "urban"], description="regions of the demo landing")
     zipf_regions: list[str] = Field(["urban", "comm"], description="those whose areas have customers by Zipf's law")
     zipf_s: float = Field(1.0, ge=0, le=3, description="exponent of that law")
