@@ -18,6 +18,11 @@ _TYPES: dict[str, tuple[t.DataType, pa.DataType]] = {
     "date": (t.DateType(), pa.date32()),
     "timestamp": (t.TimestampType(), pa.timestamp("us", tz="UTC")),
     "binary": (t.BinaryType(), pa.binary()),
+    "array<float>": (t.ArrayType(t.FloatType()), pa.list_(pa.float32())),
+    "array<double>": (t.ArrayType(t.DoubleType()), pa.list_(pa.float64())),
+    "array<bigint>": (t.ArrayType(t.LongType()), pa.list_(pa.int64())),
+    "array<boolean>": (t.ArrayType(t.BooleanType()), pa.list_(pa.bool_())),
+    "array<timestamp>": (t.ArrayType(t.TimestampType()), pa.list_(pa.timestamp("us", tz="UTC"))),
 }
 
 
