@@ -48,7 +48,7 @@ def main(lake: str, days: int, arrivals: int, pipeline_days: int) -> None:
     last = settings.demo.start + timedelta(days=days + arrivals - 1)
     _optimize(settings, [last - timedelta(days=n) for n in range(30)])
     _solve("OPTIMIZE of 30 days", settings, rows)
-    _merge(settings, [(region, last - timedelta(days=9)) for region in sorted(settings.regions)[:3]])
+    _merge(settings, [(region, last - timedelta(days=min(9, days - 1))) for region in sorted(settings.regions)[:3]])
     _solve("MERGE touches 3 cells", settings, rows)
     one_day = common.median(start)
     share = (cold - one_day) / (days - 1)
@@ -121,7 +121,7 @@ def _optimize(settings: Settings, days: list[date]) -> None:
 def _merge(settings: Settings, cells: list[tuple[str, date]]) -> None:
     table = DeltaTable(f"{settings.lake.path}/silver/snapshot_tile")
     for region, day in cells:
-        one = table.to_pyarrow_table(filters=[("region", "=", region), ("date", "=", day.isoformat())]).slice(0, 1)
+        one = table.to_pyarrow_table(filters=[("region", "=", region), ("date", "=", day)]).slice(0, 1)
         changed = bytearray(one["p_kw"][0].as_py())
         changed[:4] = b"\0\0\0\0" if changed[:4] != b"\0\0\0\0" else b"\0\0\x80\x3f"
         one = one.set_column(one.schema.get_field_index("p_kw"), "p_kw", [[bytes(changed)]])
