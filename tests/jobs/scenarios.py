@@ -100,10 +100,12 @@ class World:
         run_steps(step.context, [step])
         partials = {key: figures.from_bytes(it) for key, it in step.partials(sorted(step.cells)).items()}
         computed, found = set(step.computed), set(step._found)
-        return Seen(
-            computed, found, set(step.cells) - computed - found, sum(it.gone for it in step.counts.values()),
-            sum(step.quarantined.values()), partials, {name: self._rows(lake, name) for name in self._results(step)}, step,
-        )  # fmt: skip
+        tables = {name: self._rows(lake, name) for name in (*step.operator.outputs, "quarantine")}
+        gone, quarantined = sum(it.gone for it in step.counts.values()), sum(step.quarantined.values())
+        tables = {name: self._rows(lake, name) for name in (*step.operator.outputs, "quarantine")}
+        gone, quarantined = sum(it.gone for it in step.counts.values()), sum(step.quarantined.values())
+        current = set(step.cells) - computed - found
+        return Seen(computed, found, current, gone, quarantined, partials, tables, step)
 
     def cold(self, **options: Any) -> Seen:
         """A run over a copy of the inputs, in a process that remembers nothing."""
@@ -127,9 +129,11 @@ class World:
         shutil.copytree(self.lake.root, to)
         return to
 
-    def put_back(self, copy: Path) -> None:
-        shutil.rmtree(self.lake.root)
-        shutil.copytree(copy, self.lake.root)
+    def put_back(self, copy: Path, *layers: str) -> None:
+        """The layers (silver, gold, cache) as they were when the copy was made."""
+        for layer in layers:
+            shutil.rmtree(f"{self.lake.root}/{layer}")
+            shutil.copytree(copy / layer, f"{self.lake.root}/{layer}")
 
     def _rows(self, lake: Lake, name: str) -> pa.Table:
         try:
@@ -138,10 +142,6 @@ class World:
             names = ARROW[name].names
             rows = lake.read(self.spark, name).select(names).toArrow().cast(ARROW[name])
             return rows.sort_by([(field.name, "ascending") for field in ARROW[name] if field.type != pa.binary()])
-
-    @staticmethod
-    def _results(step: StepRun) -> list[str]:
-        return [*step.operator.outputs, "quarantine"]
 
 
 def assert_same(seen: Seen, cold: Seen) -> None:
