@@ -44,6 +44,11 @@ class Fingerprint:
 
     digest: str
     manifest: Mapping[str, Any]
+    sources: Sources | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def stands(self) -> bool:
+        """Whether the sources are still those: workers that start later import what is there then."""
+        return self.sources is None or self.sources.unchanged()
 
 
 def fingerprint(operator: Any, roots: Sequence[str] = ()) -> Fingerprint:
@@ -80,19 +85,19 @@ def library_versions() -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def _fingerprint(named: str, parameters: str, modules: tuple[str, ...]) -> Fingerprint:
-    sources, libraries = _reached(modules, frozenset({"lib", *(module.partition(".")[0] for module in modules)}))
+    found, libraries = _reached(modules, frozenset({"lib", *(module.partition(".")[0] for module in modules)}))
     manifest = {
         "operator": named,
         "parameters": json.loads(parameters),
-        "sources": dict(sorted(sources.items())),
+        "sources": dict(sorted(found.digests.items())),
         "libraries": dict(sorted((library_versions() | {name: _version(name) for name in libraries}).items())),
     }
-    return Fingerprint(hashlib.sha256(_dumps(manifest).encode()).hexdigest(), manifest)
+    return Fingerprint(hashlib.sha256(_dumps(manifest).encode()).hexdigest(), manifest, found)
 
 
 @lru_cache(maxsize=256)
-def _reached(modules: tuple[str, ...], packages: frozenset[str]) -> tuple[dict[str, str], set[str]]:
-    """Digests of the sources in reach, and the distributions that the first module and those outside lib import."""
+def _reached(modules: tuple[str, ...], packages: frozenset[str]) -> tuple[Sources, set[str]]:
+    """The sources in reach, and the distributions that the first module and those outside lib import."""
     sources = Sources(packages)
     for module in modules:
         if not sources.add(module):
@@ -106,7 +111,7 @@ def _reached(modules: tuple[str, ...], packages: frozenset[str]) -> tuple[dict[s
     loose = {name for name, found in distributions.items() if not found}
     if loose:  # of no distribution, so of no version: its sources count
         return _reached(modules, packages | loose)
-    return sources.digests, set().union(*distributions.values())
+    return sources, set().union(*distributions.values())
 
 
 def _distributions(package: str) -> set[str]:

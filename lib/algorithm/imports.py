@@ -29,6 +29,7 @@ class Sources:
     def __init__(self, packages: Iterable[str]) -> None:
         self.packages = set(packages)
         self.digests: dict[str, str] = {}
+        self.texts: dict[str, str | bytes] = {}
         self.others: dict[str, set[str]] = {}
         """Module -> top-level packages that it imports besides these."""
         self._specs: dict[str, ModuleSpec | None] = {}
@@ -46,7 +47,8 @@ class Sources:
             spec = self._spec(name)
             if spec is None:
                 continue  # a class or function of the module that it was imported from
-            tree = ast.parse(_source(spec))
+            self.texts[name] = _source(spec)
+            tree = ast.parse(self.texts[name])
             is_package = spec.submodule_search_locations is not None
             found = _Imports(name if is_package else name.rpartition(".")[0], tree)
             self.digests[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
@@ -60,6 +62,13 @@ class Sources:
                 self._whole.add(_top(name))
                 queue += self._within(_top(name), deep=True)
         return True
+
+    def unchanged(self) -> bool:
+        """Whether all sources are still what they were when they were added."""
+        try:
+            return all((spec := self._spec(name)) and _source(spec) == text for name, text in self.texts.items())
+        except OSError:
+            return False
 
     def _within(self, package: str, deep: bool = False) -> Iterator[str]:
         spec = self._spec(package)

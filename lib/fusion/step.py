@@ -274,8 +274,13 @@ class StepRun:
         for key, result in results.items():
             if key in entries:
                 entries[key] = replace(entries[key], outputs=_outputs(self.operator.outputs, versions, result.parts))
-        with writing(self.context.lake, "partial"):
-            self.cache.record(list(entries.values()), self.context.run_id)
+        if self.fingerprint.stands():
+            with writing(self.context.lake, "partial"):
+                self.cache.record(list(entries.values()), self.context.run_id)
+        else:
+            told = "sources were changed while this ran: its results are not kept in the cache"
+            _log.warning("%s: %s", self.operator.name, told)
+            self.context.say(f"{self.operator.name}: {told}")
         self.done |= {(it.region, it.date) for it in outcomes}
         for it in outcomes:
             at = {"region": it.region, "date": it.date.isoformat(), "step": self.operator.name}

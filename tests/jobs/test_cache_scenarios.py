@@ -591,12 +591,17 @@ import json, sys
 from types import SimpleNamespace
 from lib.calculation import local
 from lib.tables import Lake
+from lib.fusion.run import run_steps
 from tests.jobs.scenarios import World, run_here
 from sunk.operator import Scaled
 
 local.run = run_here
 session = SimpleNamespace(sparkContext=SimpleNamespace(defaultParallelism=2))
 world = World(session, Lake(sys.argv[1]), None, operator=lambda settings, options: Scaled())
+if len(sys.argv) > 2:  # edited while the run goes on
+    step = world.step()
+    open(sys.argv[2], "a").write("# edited")
+    run_steps(step.context, [step])
 seen = world.run()
 drawn = sum(sum(table["drawn_kwh"].to_pylist()) for table in seen.partials.values())
 reasons = {verdict.reason for verdict in seen.step.verdicts.values()}
@@ -611,11 +616,11 @@ def test_a_changed_helper_of_an_operator(world: World, tmp_path: Path) -> None:
     (package / "__init__.py").touch()
     (package / "operator.py").write_text(OPERATOR)
 
-    def run(helper: str) -> list[Any]:
+    def run(helper: str, *arguments: str) -> list[Any]:
         (package / "helper.py").write_text(helper)
         path = os.pathsep.join([str(package.parent), str(ROOT)])
         done = subprocess.run(
-            [sys.executable, "-B", "-c", PROGRAM, world.lake.root], env=os.environ | {"PYTHONPATH": path},
+            [sys.executable, "-B", "-c", PROGRAM, world.lake.root, *arguments], env=os.environ | {"PYTHONPATH": path},
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -628,3 +633,6 @@ def test_a_changed_helper_of_an_operator(world: World, tmp_path: Path) -> None:
     assert twice[:3] == [4, 0, pytest.approx(2 * once[2])]
     assert any("source sunk.helper" in reason for reason in twice[3])
     assert run("def factor(): return 1.0")[:3] == [0, 4, once[2]]
+    # What an edit may have reached is calculated, and not kept.
+    assert run("def factor(): return 3.0", str(package / "helper.py"))[:2] == [4, 0]
+    assert run("def factor(): return 3.0")[:2] == [4, 0]
