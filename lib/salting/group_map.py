@@ -1,0 +1,75 @@
+"""Calculates group by group with Python functions that can be split: part by part, then the parts' results merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
+
+from lib.errors import GridsinkError
+from lib.salting import keys as K
+from lib.salting import placement
+from lib.salting.plan import SaltPlan
+from lib.salting.runs import NUMBER, PARTIAL, RESULT, Merge, Merging, Partial, Partials
+
+BLOCK_ROWS = 1_000_000
+
+
+def salted_group_map(
+    df: DataFrame,
+    keys: Sequence[str],
+    partial: Partial,
+    merge: Merge,
+    schema: T.StructType | str,
+    *,
+    row_key: Sequence[str],
+    plan: SaltPlan,
+    block_rows: int = BLOCK_ROWS,
+) -> DataFrame:
+    """Applies `partial` to parts of each group and `merge` to what that gave; one DataFrame of keys and `schema`.
+
+    partial: rows of one key, all columns, at most `block_rows` in the order of `row_key` -> a small table of any
+    schema. merge: the partial tables of one key, at least one, always in the same order -> a table with the columns of
+    `schema`, without the keys; it must not matter how the rows were parted. Both run in Spark's Python workers.
+    schema: columns and types of merge's result, keys not among them. row_key: columns that identify a row.
+    A key on one reducer is merged there; the second stage gets results and the partials of split keys, never rows.
+    """
+    if not (callable(partial) and callable(merge)):
+        raise GridsinkError(
+            "a group map without both partial and merge cannot be split",
+            ", ".join(keys),
+            "write the calculation as partial(rows) and merge(partials), or use applyInArrow, which splits nothing",
+        )
+    placement.check(df, keys, plan, row_key)
+    result = _struct(df, schema)
+    clash = [name for name in result.names if name in keys]
+    if clash:
+        raise GridsinkError(
+            "schema names a key", ", ".join(clash), "leave the keys out: they are added to each result row"
+        )
+    fields = [T.StructField(name, df.schema[name].dataType) for name in keys]
+    whole = T.StructType([*fields, *result.fields])
+    order = [*keys, *(name for name in row_key if name not in keys)]
+    rows = placement.place(df, plan, row_key).sortWithinPartitions(*K.columns(order))
+    if not plan.split:
+        first = Partials(tuple(keys), partial, merge, to_arrow_schema(result), to_arrow_schema(whole), block_rows)
+        return rows.mapInArrow(first, whole)
+    between = T.StructType(
+        [
+            *fields,
+            T.StructField(placement.REDUCER, T.IntegerType()),
+            T.StructField(NUMBER, T.LongType()),
+            T.StructField(PARTIAL, T.BinaryType()),
+            T.StructField(RESULT, result),
+        ]
+    )
+    first = Partials(tuple(keys), partial, merge, to_arrow_schema(result), to_arrow_schema(between), block_rows)
+    second = Merging(tuple(keys), merge, to_arrow_schema(result), to_arrow_schema(whole))
+    together = rows.mapInArrow(first, between).repartition(plan.reducers, *K.columns(keys))
+    return together.sortWithinPartitions(*K.columns([*keys, placement.REDUCER, NUMBER])).mapInArrow(second, whole)
+
+
+def _struct(df: DataFrame, schema: T.StructType | str) -> T.StructType:
+    return schema if isinstance(schema, T.StructType) else df.sparkSession.createDataFrame([], schema).schema

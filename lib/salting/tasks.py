@@ -1,0 +1,79 @@
+"""Private calls into Spark's JVM, all in one place: the figures that Spark keeps of every task.
+
+pyspark has no public way to them; they go through py4j and need a classic session (no Spark Connect).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from lib.errors import GridsinkError
+
+MOST_TASKS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """One successful task. rows, bytes: what it read from a shuffle. cpu_s: of the JVM's thread, Python workers
+    not included; run_s: all that it took, Python workers included.
+    """
+
+    stage: int
+    index: int
+    rows: int
+    bytes: int
+    cpu_s: float
+    run_s: float
+
+
+def last_stage(spark: SparkSession) -> int:
+    """The highest number of a stage so far, -1 before the first."""
+    return max((stage.stageId() for stage in _stages(spark)), default=-1)
+
+
+def tasks(spark: SparkSession, after: int) -> list[Task]:
+    """Successful tasks of the stages with higher numbers than `after`, by stage and partition."""
+    store = _store(spark)
+    found = []
+    for stage in _stages(spark):
+        if stage.stageId() <= after or stage.numCompleteTasks() == 0:
+            continue
+        every = store.taskList(stage.stageId(), stage.attemptId(), MOST_TASKS)
+        for number in range(every.size()):
+            task = every.apply(number)
+            if task.status() != "SUCCESS" or task.taskMetrics().isEmpty():
+                continue
+            metrics = task.taskMetrics().get()
+            read = metrics.shuffleReadMetrics()
+            found.append(
+                Task(
+                    stage.stageId(),
+                    task.index(),
+                    read.recordsRead(),
+                    read.remoteBytesRead() + read.localBytesRead(),
+                    metrics.executorCpuTime() / 1e9,
+                    metrics.executorRunTime() / 1e3,
+                )
+            )
+    return sorted(found, key=lambda task: (task.stage, task.index))
+
+
+def _store(spark: SparkSession) -> Any:
+    if not hasattr(spark, "_jsc"):
+        raise GridsinkError(
+            "the figures of tasks cannot be had through Spark Connect", remedy="read the server's event log instead"
+        )
+    context: Any = spark._jsc.sc()
+    context.listenerBus().waitUntilEmpty()
+    return context.statusStore()
+
+
+def _stages(spark: SparkSession) -> list[Any]:
+    jvm: Any = spark._jvm
+    empty = jvm.java.util.ArrayList()
+    quantiles = spark.sparkContext._gateway.new_array(jvm.double, 0)  # type: ignore[union-attr]
+    sequence = _store(spark).stageList(empty, False, False, quantiles, empty)
+    return [sequence.apply(number) for number in range(sequence.size())]
