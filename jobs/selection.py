@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,22 @@ def options() -> list[click.Option]:
         click.Option(["--to", "last"], type=kind, help="Last day, included.  [default: the lake's last]"),
         click.Option(["--region", "regions"], multiple=True, help="Only this region; may be given again."),
     ]
+
+
+class PipelineName(click.ParamType[str]):
+    """A file in conf/pipelines, or any path that ends in .yaml; told at once where it is neither."""
+
+    name = "pipeline"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from lib.algorithm import pipeline
+
+        known = pipeline.names()
+        if not str(value).endswith(".yaml") and value not in known:
+            near = difflib.get_close_matches(str(value), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            self.fail(f"there is no pipeline {value}; {hint}", param, ctx)
+        return str(value)
 
 
 def day(value: datetime | date | None) -> date | None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs import selection
+
 if TYPE_CHECKING:
     from lib.algorithm.pipeline import Step
     from lib.job import JobContext
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 def argument() -> click.Argument:
     """NAME: a pipeline, or nothing for the operator of powerflow.solve."""
-    return click.Argument(["name"], required=False)
+    return click.Argument(["name"], required=False, type=selection.PipelineName())
 
 
 def steps(context: JobContext) -> list[Step]:

@@ -16,7 +16,7 @@ READS = ("network", "snapshot_tile")
 
 
 def options() -> list[click.Parameter]:
-    return [click.Argument(["name"]), *selection.options()]
+    return [click.Argument(["name"], type=selection.PipelineName()), *selection.options()]
 
 
 def run(context: JobContext) -> JobResult:

@@ -18,7 +18,7 @@ _ROWS_SHOWN = 20
 
 def options() -> list[click.Parameter]:
     return [
-        click.Argument(["name"]),
+        click.Argument(["name"], type=selection.PipelineName()),
         *selection.options(),
         click.Option(["--recompute"], is_flag=True, help="Calculate every cell again, whatever the cache holds."),
     ]

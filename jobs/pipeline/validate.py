@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs import selection
+
 if TYPE_CHECKING:
     from lib.job import JobContext, JobResult
 
 
 def options() -> list[click.Parameter]:
-    return [click.Argument(["name"], required=False)]
+    return [click.Argument(["name"], required=False, type=selection.PipelineName())]
 
 
 def run(context: JobContext) -> JobResult:
