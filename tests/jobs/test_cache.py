@@ -80,7 +80,7 @@ def test_verify_fails_where_a_cell_differs_and_names_it(
 
     monkeypatch.setattr(lib.fusion.verify, "verify", fake)
     monkeypatch.setattr(pipelines, "load", lambda name, settings, spark=None: a_pipeline())
-    result = verify.run(context(name="network_losses", sample=0.5, seed=7))
+    result = verify.run(context(name="losses", sample=0.5, seed=7))
     assert asked == [("powerflow", 0.5, 7), ("formula", 0.5, 7)]
     assert result.exit_code == (FAILED if differs else OK)
     assert [row["different"] for row in result.tables["compared, seed 7"]] == [int(differs), 0]
@@ -115,4 +115,4 @@ def test_what_is_no_share_is_refused(text: str) -> None:
 def test_defaults() -> None:
     options = catalog.parse(verify, [])
     assert (options["name"], options["sample"], options["seed"]) == (None, 0.01, None)
-    assert catalog.parse(explain, ["network_losses", "--region", "north"])["name"] == "losses"
+    assert catalog.parse(explain, ["network_losses", "--region", "north"])["name"] == "network_losses"
