@@ -83,6 +83,34 @@ class LandingSettings(Group):
     faulty_areas: float = Field(0.3, ge=0, le=1, description="share of areas with a fault that shows in the line loss")
 
 
+class SourceSettings(Group):
+    encoding: str = Field("utf-8-sig", description="encoding of the source's text files")
+    separator: str = Field(",", min_length=1, max_length=1, description="separator of the source's CSV files")
+    rename: dict[str, str] = Field({}, description="names of columns: name in the file to name in docs/sources.md")
+
+
+class RuleSettings(Group):
+    # A day's estimates must depend on the days beside it alone, the shortest of which has 92 quarter-hours.
+    linear_slots: int = Field(4, ge=0, le=88, description="longest gap that is filled on the line between its ends")
+    week_slots: int = Field(88, ge=0, le=88, description="longest gap that is filled by the values a week before")
+    register_slots: int = Field(88, ge=1, le=88, description="longest gap of a cumulative register that is shared out")
+    spike_factor: float = Field(10, gt=1, description="a spike exceeds the day's 90 % quantile by this factor")
+    spike_floor_kw: float = Field(25, ge=0, description="power, and energy as mean power, below it is never a spike")
+    spike_slots: int = Field(2, ge=1, description="more values of a day above the limit than this are no spike")
+    spike_voltage_factor: float = Field(1.3, gt=1, description="as spike_factor, for voltages")
+    frozen_slots: int = Field(24, ge=2, description="equal values in a row that are suspect")
+    negative_power: bool = Field(False, description="accept negative power of customers without an export register")
+
+
+class IngestSettings(Group):
+    first: date = Field(date(2000, 1, 1), description="rows of earlier days are refused")
+    last: date = Field(date(2099, 12, 31), description="rows of later days are refused")
+    rows_per_task: int = Field(500_000, ge=1, description="readings that one task takes at a time")
+    retention_hours: float = Field(168, ge=0, description="VACUUM keeps files this long; longer than the longest run")
+    rules: RuleSettings = RuleSettings()
+    sources: dict[str, SourceSettings] = Field({}, description="peculiarities of a source's files, by its name")
+
+
 class SolveSettings(Group):
     tolerance: float = Field(1e-8, gt=0, le=1e-3, description="bound of the voltage error, per unit")
     max_iterations: int = Field(12, ge=1, description="linear solves before a snapshot goes to Newton's method")
@@ -146,6 +174,7 @@ class Settings(BaseSettings):
     regions: dict[str, RegionSettings] = {}
     demo: DemoSettings = DemoSettings()
     landing: LandingSettings = LandingSettings()
+    ingest: IngestSettings = IngestSettings()
     solve: SolveSettings = SolveSettings()
     preload: PreloadSettings = PreloadSettings()
     baseline: BaselineSettings = BaselineSettings()
