@@ -106,7 +106,7 @@ def split(source: LandingSource, recipe: Recipe) -> Customers:
         phase=phase.astype(np.int8),
         ct_ratio=np.where(medium, 20.0, 1.0),
         pt_ratio=np.where(medium, vn_kv * 10, 1.0),  # to 100 V
-        base_wh=np.where(medium, 1e9, np.floor(random.uniform(0, 5e7, len(meter)))),
+        base_wh=np.where(medium, 1e9, random.uniform(0, 5e7, len(meter))),
         meter_id=np.array([f"{recipe.region}-m{m:06d}-{k}" for m, k in zip(meter, number, strict=True)]),
         customer_id=np.array([f"{recipe.region}-c{m:06d}-{k}" for m, k in zip(meter, number, strict=True)]),
     )
