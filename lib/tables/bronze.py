@@ -12,6 +12,8 @@ from lib.tables.schema import REGION, Column, Table
 
 UNDATED = date(1970, 1, 1)
 """`date` of rows whose time cannot be read or lies outside the accepted range."""
+PERSONAL = ("name", "address", "phone")
+"""Columns of persons, which no calculation needs: not even bronze holds them."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Table:
             f"column {f.name}: expected {f.dataType.simpleString()}, "
             + (f"actual {given[f.name].simpleString()}" if f.name in given else "but it is missing")
             for f in self.schema
-            if given.get(f.name) != f.dataType
+            if f.name not in given or given[f.name].simpleString() != f.dataType.simpleString()
         ]
         known = set(self.schema.names)
         return problems + [

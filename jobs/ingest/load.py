@@ -1,0 +1,45 @@
+"""Load the source systems' files: landing to bronze to silver."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs import selection
+
+if TYPE_CHECKING:
+    from lib.job import JobContext, JobResult
+
+
+def options() -> list[click.Parameter]:
+    source = click.Option(["--source", "sources"], multiple=True, help="Only this source; may be given again.")
+    return [*selection.options(), source]
+
+
+def run(context: JobContext) -> JobResult:
+    from lib.ingest import bronze, load
+    from lib.job import JobResult
+
+    settings, lake, spark = context.settings, context.lake, context.spark
+    asked = load.Asked(
+        load.chosen(settings, context.options.get("regions") or (), "region"),
+        load.chosen(settings, context.options.get("sources") or (), "source"),
+        selection.day(context.options.get("first")),
+        selection.day(context.options.get("last")),
+    )
+    with context.phase("landing to bronze"):
+        taken = bronze.take(spark, lake, settings, load.folder(settings), asked.regions, asked.sources)
+    rows: list[dict[str, Any]] = []
+    with context.phase("bronze to silver"):
+        for counts in load.load(spark, lake, settings, asked, taken, context.run_id):
+            rows.append(asdict(counts))
+            context.count(**{name: number for name, number in asdict(counts).items() if name.startswith("rows_")})
+    lost = sum(load.refused(spark, lake, taken, region, context.run_id) for region in asked.regions)
+    bronze.close(spark, lake, taken)
+    context.count(files_in=len(taken.new), files_refused=lost, files_known=taken.known, rows_quarantined=lost)
+    for it in taken.refused:
+        context.say(f"refused: {it.problem}\n  where: {it.path}\n  remedy: {it.remedy}")
+    files = {"files_in": len(taken.new), "files_refused": lost, "files_known": taken.known}
+    return JobResult(summary={"lake": lake.root, **files, "feeds": rows}, tables={"files": [files], "rows": rows})

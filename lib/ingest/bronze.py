@@ -1,0 +1,184 @@
+"""Landing files to bronze: new files by digest, their rows as text, appended once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from lib.ingest import files
+from lib.ingest.files import Landed
+from lib.ingest.times import civil_day, day_begin, instant
+from lib.settings import IngestSettings, Settings, SourceSettings
+from lib.tables import SCHEMAS, TABLES, Lake
+from lib.tables.bronze import FEEDS, UNDATED, Feed
+
+
+@dataclass
+class Taken:
+    """What a run found in the landing folder. rows: by digest; touched: days by (region, feed)."""
+
+    new: list[Landed] = field(default_factory=list)
+    refused: list[Landed] = field(default_factory=list)
+    known: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    touched: dict[tuple[str, str], set[date]] = field(default_factory=lambda: defaultdict(set))
+
+
+def take(
+    spark: SparkSession, lake: Lake, settings: Settings, root: Path, regions: Sequence[str], sources: Sequence[str]
+) -> Taken:
+    """Append the rows of files whose content is new. They count as taken once `close` has recorded them."""
+    taken = Taken()
+    done = {(row["region"], row["feed"], row["digest"]) for row in ledger(lake)}
+    found = files.landed(root, regions, sources)
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(lambda it: files.file_digest(root / it.path), found))
+        fresh = []
+        for it, digest in zip(found, digests, strict=True):
+            key = (it.region, it.feed, digest)
+            if key in done:
+                taken.known += 1
+            else:
+                done.add(key)
+                fresh.append(replace(it, digest=digest))
+        problems = list(pool.map(lambda it: _problem(root, it, settings.ingest), fresh))
+    for it, problem in zip(fresh, problems, strict=True):
+        if problem is None:
+            taken.new.append(it)
+        else:
+            taken.refused.append(replace(it, problem=problem[0], remedy=problem[1]))
+    for feed in FEEDS.values():
+        mine = [it for it in taken.new if it.feed == feed.name]
+        if mine:
+            _append(spark, lake, settings, root, feed, mine)
+            _count(lake, feed, mine, taken)
+    return taken
+
+
+def close(spark: SparkSession, lake: Lake, taken: Taken) -> None:
+    """Record the files, so that no later run takes them again."""
+    rows = [
+        (
+            it.region, it.source, it.feed, it.path, it.digest, it.received, taken.rows.get(it.digest, 0),
+            it.problem, it.remedy,
+        )
+        for it in (*taken.new, *taken.refused)
+    ]  # fmt: skip
+    if rows:
+        lake.create(spark, "landing_file")
+        frame = spark.createDataFrame(rows, SCHEMAS["landing_file"]).coalesce(1)
+        frame.write.format("delta").mode("append").save(lake.path("landing_file"))
+
+
+def ledger(lake: Lake) -> list[dict[str, Any]]:
+    """Files recorded so far."""
+    if not lake.exists("landing_file"):
+        return []
+    return pa.table(lake.snapshot("landing_file").to_pyarrow_table()).to_pylist()
+
+
+def days(lake: Lake, region: str, feed: str) -> set[date]:
+    """Days of which bronze has rows, UNDATED included; of feeds without days UNDATED alone."""
+    if not lake.exists(feed):
+        return set()
+    found = lake.snapshot(feed).partitions([("region", "=", region)])
+    return {_day(it.get("date")) for it in found}
+
+
+def _day(value: Any) -> date:
+    return UNDATED if value is None else value if isinstance(value, date) else date.fromisoformat(str(value))
+
+
+def _problem(root: Path, it: Landed, settings: IngestSettings) -> tuple[str, str] | None:
+    if it.problem:
+        return it.problem, it.remedy or ""
+    return files.problem_of(root / it.path, FEEDS[str(it.feed)], settings.sources.get(it.source, SourceSettings()))
+
+
+def _append(
+    spark: SparkSession, lake: Lake, settings: Settings, root: Path, feed: Feed, landed: Iterable[Landed]
+) -> None:
+    lake.create(spark, feed.name)
+    landed = list(landed)
+    # a run that died may have left rows here that no ledger knows
+    there = {(row["region"], row["digest"]) for row in _rows_of(lake, feed, landed).to_pylist()}
+    zones = {name: it.time_zone for name, it in settings.regions.items()}
+    paths = [
+        (str(root / it.path), it.path, it.region, zones[it.region], it.digest, it.received)
+        for it in landed
+        if (it.region, it.digest) not in there
+    ]
+    if not paths:
+        return
+    source = settings.ingest.sources.get(feed.source, SourceSettings())
+    schema = _received_schema(feed)
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for path, relative, region, zone, digest, received in zip(*batch.to_pydict().values(), strict=True):
+                for rows in files.rows(Path(path), feed, source):
+                    constants = {"source_file": relative, "region": region, "zone": zone, "digest": digest}
+                    constants["received"] = received
+                    columns = {name: rows.column(name) for name in rows.schema.names}
+                    columns |= {k: pa.repeat(pa.scalar(v, pa.string()), rows.num_rows) for k, v in constants.items()}
+                    yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+    names = "path string, relative string, region string, zone string, digest string, received string"
+    frame = spark.createDataFrame(paths, names).repartition(len(paths))
+    rows = frame.mapInArrow(read, ", ".join(f"`{it.name}` {_sql(it.type)}" for it in schema))
+    rows = _dated(rows, feed, settings.ingest).select(*TABLES[feed.name].schema.names)
+    rows.write.format("delta").mode("append").save(lake.path(feed.name))
+
+
+def _sql(kind: pa.DataType) -> str:
+    return "bigint" if kind == pa.int64() else "string"
+
+
+def _received_schema(feed: Feed) -> pa.Schema:
+    more = [(name, pa.string()) for name in ("source_file", "region", "zone", "digest", "received")]
+    return pa.schema([*files.rows_schema(feed), *(pa.field(*it) for it in more)])
+
+
+def _dated(rows: DataFrame, feed: Feed, settings: IngestSettings) -> DataFrame:
+    """With `date` and `at`. An interval, and what a cumulative register counted, belong to the day that they end."""
+    if feed.dated is None:
+        return rows
+    zone = f.col("zone")
+    if feed.dated == "date":
+        rows = rows.withColumnRenamed("date", "date_text")
+        day = f.col("date_text").try_cast("date")
+        at: Column = day_begin(day, zone)
+    else:
+        at = instant(f.col("ts"), zone, f.col("fold"))
+        early = f.expr("INTERVAL 1 MICROSECOND") if feed.name == "readings" else f.expr("INTERVAL 0 MICROSECOND")
+        day = civil_day(at - early, zone)
+    accepted = day.between(f.lit(settings.first), f.lit(settings.last))
+    return rows.withColumns(
+        {"at": f.when(accepted, at), "date": f.when(accepted, day).otherwise(f.lit(UNDATED))}
+    )  # fmt: skip
+
+
+def _rows_of(lake: Lake, feed: Feed, landed: Iterable[Landed]) -> pa.Table:
+    """Region, digest, day and number of rows in bronze of these files. Read without Spark: two short columns."""
+    landed = list(landed)
+    names = ["region", "digest", *(["date"] if feed.dated else [])]
+    wanted = ds.field("digest").isin([it.digest for it in landed])
+    wanted &= ds.field("region").isin(sorted({it.region for it in landed}))
+    rows = lake.snapshot(feed.name).to_pyarrow_dataset().to_table(names, filter=wanted)
+    return rows.group_by(names).aggregate([([], "count_all")])
+
+
+def _count(lake: Lake, feed: Feed, landed: Sequence[Landed], taken: Taken) -> None:
+    for row in _rows_of(lake, feed, landed).to_pylist():
+        taken.rows[row["digest"]] = taken.rows.get(row["digest"], 0) + row["count_all"]
+        taken.touched[row["region"], feed.name].add(row.get("date", UNDATED))

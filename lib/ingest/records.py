@@ -1,0 +1,125 @@
+"""Records that hold for a time: customers' connections, transformers, devices."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+from lib.ingest.devices import DEVICES
+from lib.ingest.silver import Check, Counts, absent, number, problem, store, versions
+from lib.ingest.times import instant
+from lib.tables import SCHEMAS, Lake
+
+_ALWAYS = date(1970, 1, 1)
+
+
+def customers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Counts:
+    """meter_connection of the region."""
+    rows = _bronze(spark, lake, "customers", region)
+    checks = [*absent("customer_id", "meter_id", "valid_from"), _phase(), _date("valid_from"), _date("valid_to")]
+    rows = rows.withColumns({"problem": problem(checks), **_validity()})
+    # silver has one row per meter and begin, whoever the customer is
+    rows = versions(rows, ("meter_id", "valid_from"), ("customer_id", "transformer_id", "phase", "tariff", "valid_to"))
+    return store(spark, lake, rows, feed="customers", table="meter_connection", region=region, run_id=run_id)
+
+
+def transformers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Counts:
+    """transformer of the region; assets have no validity, so a row holds for all days."""
+    rows = _bronze(spark, lake, "transformers", region)
+    numbers = ("s_rated_kva", "longitude", "latitude")
+    checks = [
+        *absent("transformer_id", "network_id", "s_rated_kva"),
+        *(number(name) for name in numbers),
+        number("element", "bigint"),
+        Check(f.col("s_rated_kva").try_cast("double") <= 0, "s_rated_kva is not above 0"),
+    ]
+    rows = rows.withColumn("problem", problem(checks))
+    rows = rows.withColumns({name: f.col(name).try_cast("double") for name in numbers})
+    rows = rows.withColumns(
+        {
+            "element": f.col("element").try_cast("bigint"),
+            "valid_from": f.lit(_ALWAYS),
+            "valid_to": f.lit(None).cast("date"),
+        }
+    )
+    content = [name for name in SCHEMAS["transformer"].names if name not in ("region", "transformer_id")]
+    rows = versions(rows, ("transformer_id",), content)
+    return store(spark, lake, rows, feed="transformers", table="transformer", region=region, run_id=run_id)
+
+
+def device_rows(spark: SparkSession, lake: Lake, region: str, zone: str) -> DataFrame:
+    """Devices' rows with `fate`, and the columns of devices.DEVICES."""
+    rows = _bronze(spark, lake, "devices", region)
+    numbers = [it.name for it in DEVICES if it.type == "double"]
+    none = f.lit(None).cast("string")
+    begin, end = (instant(f.col(name), f.lit(zone), none) for name in ("valid_from", "valid_to"))
+    ratio = [f.col(name).try_cast("double") <= 0 for name in ("ct_ratio", "pt_ratio")]
+    checks = [
+        *absent("meter_id", "device_id"),
+        Check(begin.isNull(), "valid_from is no time"),
+        Check(f.col("valid_to").isNotNull() & end.isNull(), "valid_to is no time"),
+        *(number(name) for name in numbers),
+        Check(f.coalesce(ratio[0], f.lit(False)) | f.coalesce(ratio[1], f.lit(False)), "a ratio is not above 0"),
+    ]
+    rows = rows.withColumn("problem", problem(checks))
+    rows = rows.withColumns(
+        {"from_us": f.unix_micros(begin), "to_us": f.unix_micros(end)}
+        | {name: f.col(name).try_cast("double") for name in numbers}
+    )
+    content = [name for name in DEVICES.names if name not in ("meter_id", "from_us")]
+    return versions(rows, ("meter_id", "from_us"), content)
+
+
+def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
+    """Where meters are recorded: meter_id, network_id, transformer_id, is_gate, phase, valid_from, valid_to."""
+    here = f.col("region") == region
+    none = f.lit(None)
+    of_transformer = _or_empty(spark, lake, "transformer").where(here)
+    found = (
+        _or_empty(spark, lake, "meter_connection")
+        .where(here)
+        .select("meter_id", "transformer_id", "phase", "valid_from", "valid_to")
+        .join(of_transformer.select("transformer_id", "network_id"), "transformer_id", "left")
+        .withColumn("is_gate", f.lit(False))
+    )
+    gates = of_transformer.where("gate_meter_id IS NOT NULL").select(
+        f.col("gate_meter_id").alias("meter_id"), "transformer_id", "network_id", f.lit("ABC").alias("phase"),
+        "valid_from", "valid_to", f.lit(True).alias("is_gate"),
+    )  # fmt: skip
+    infeeds = (
+        _or_empty(spark, lake, "networks")
+        .where(here & f.col("gate_meter_id").isNotNull())
+        .select(
+            f.col("gate_meter_id").alias("meter_id"),
+            none.cast("string").alias("transformer_id"),
+            "network_id",
+            f.lit("ABC").alias("phase"),
+            f.col("valid_from").try_cast("date").alias("valid_from"),
+            f.col("valid_to").try_cast("date").alias("valid_to"),
+            f.lit(True).alias("is_gate"),
+        )
+    )
+    return found.unionByName(gates).unionByName(infeeds)
+
+
+def _or_empty(spark: SparkSession, lake: Lake, table: str) -> DataFrame:
+    return lake.read(spark, table) if lake.exists(table) else spark.createDataFrame([], SCHEMAS[table])
+
+
+def _bronze(spark: SparkSession, lake: Lake, feed: str, region: str) -> DataFrame:
+    return _or_empty(spark, lake, feed).where(f.col("region") == region)
+
+
+def _date(name: str) -> Check:
+    bad = f.col(name).isNotNull() & f.col(name).try_cast("date").isNull()
+    return Check(bad, f.concat(f.lit(f"{name} is no date: "), f.col(name)))
+
+
+def _phase() -> Check:
+    return Check(f.col("phase").isNotNull() & ~f.col("phase").isin("A", "B", "C", "ABC"), "phase is not A, B, C or ABC")
+
+
+def _validity() -> dict[str, Column]:
+    return {name: f.col(name).try_cast("date") for name in ("valid_from", "valid_to")}
