@@ -83,8 +83,12 @@ class _Quantities:
             found[QUANTITIES[5 + k]] = self._channel("i_a", phase, ct)
         exported = self._measured(found["export_wh"])
         for name, it in found.items():
-            self._judge(name, it, exported)
-            self._fill(it)
+            has = np.flatnonzero(np.isfinite(it.values).any(axis=1))  # most meters have few of the quantities
+            part = Channel(it.values[has], it.flags[has])
+            self._judge(name, part, self.hung.is_customer[has, None] & ~exported[has])
+            self._fill(part)
+            it.values[has], it.flags[has] = part.values, part.flags
+            it.flags[np.isnan(it.values)] |= np.uint8(Quality.MISSING)
         self._derive(found)
         return found
 
@@ -137,7 +141,7 @@ class _Quantities:
         result.flags[meter[at], slot] |= inherited.astype(np.uint8)
         return result
 
-    def _judge(self, name: str, it: Channel, exported: NDArray[np.bool_]) -> None:
+    def _judge(self, name: str, it: Channel, only_draws: NDArray[np.bool_]) -> None:
         """Takes out what cannot be, and marks what is suspect."""
         rules, days = self.rules, self.span.bounds
         with np.errstate(invalid="ignore"):
@@ -145,7 +149,7 @@ class _Quantities:
         if name == "q_kvar" or (name == "p_kw" and rules.negative_power):
             negative[:] = False
         elif name == "p_kw":
-            negative &= self.hung.is_customer[:, None] & ~exported
+            negative &= only_draws
         self._refuse(it, negative, Quality.NEGATIVE)
         if name.startswith("u_"):
             spike = quality.spikes(it.values, days, rules.spike_voltage_factor, 0.0, rules.spike_slots)
@@ -168,7 +172,6 @@ class _Quantities:
         it.values = np.where(by_line, line, week)
         it.flags[by_line] |= np.uint8(Quality.LINEAR)
         it.flags[by_week & ~by_line] |= np.uint8(Quality.LAST_WEEK)
-        it.flags[np.isnan(it.values)] |= np.uint8(Quality.MISSING)
 
     def _derive(self, found: dict[str, Channel]) -> None:
         """Power from energy and energy from power, on days on which a meter has but one of them."""
