@@ -26,6 +26,7 @@ def salted_group_map(
     *,
     row_key: Sequence[str],
     plan: SaltPlan,
+    ordered: bool = True,
     block_rows: int = BLOCK_ROWS,
 ) -> DataFrame:
     """Applies `partial` to parts of each group and `merge` to what that gave; one DataFrame of keys and `schema`.
@@ -34,6 +35,7 @@ def salted_group_map(
     schema. merge: the partial tables of one key, at least one, always in the same order -> a table with the columns of
     `schema`, without the keys; it must not matter how the rows were parted. Both run in Spark's Python workers.
     schema: columns and types of merge's result, keys not among them. row_key: columns that identify a row.
+    ordered=False leaves the order of rows open and sorts faster; do so where the order cannot change a result.
     A key on one reducer is merged there; the second stage gets results and the partials of split keys, never rows.
     """
     if not (callable(partial) and callable(merge)):
@@ -51,7 +53,7 @@ def salted_group_map(
         )
     fields = [T.StructField(name, df.schema[name].dataType) for name in keys]
     whole = T.StructType([*fields, *result.fields])
-    order = [*keys, *(name for name in row_key if name not in keys)]
+    order = [*keys, *(name for name in row_key if ordered and name not in keys)]
     rows = placement.place(df, plan, row_key).sortWithinPartitions(*K.columns(order))
     if not plan.split:
         first = Partials(tuple(keys), partial, merge, to_arrow_schema(result), to_arrow_schema(whole), block_rows)

@@ -39,8 +39,8 @@ def check(
 def place(df: DataFrame, plan: SaltPlan, row_key: Sequence[str]) -> DataFrame:
     """Rows on their reducers, one partition each, with the columns REDUCER and SPLIT."""
     if plan.identity:
-        marked = df.withColumn(REDUCER, F.lit(0)).withColumn(SPLIT, F.lit(False))
-        return marked.repartition(plan.reducers, *K.columns(plan.keys))
+        hashed = df.repartition(plan.reducers, *K.columns(plan.keys))
+        return hashed.withColumn(REDUCER, F.lit(0)).withColumn(SPLIT, F.lit(False))
     chosen = F.element_at(_CHUNKS, (F.pmod(F.xxhash64(*K.columns(row_key)), F.size(_CHUNKS)) + 1).cast("int"))
     return _repartition(_with_chunks(df, plan), plan, F.coalesce(chosen, _slot_reducer(plan)))
 

@@ -71,6 +71,12 @@ def plan(profile: Profile, reducers: int, *, chunk: float = CHUNK, even: float =
             ", ".join(profile.keys),
             f"profile with slots={1 << (16 * reducers - 1).bit_length()}",
         )
+    if reducers > round(1 / (8 * profile.smallest_share)):
+        raise GridsinkError(
+            f"the profile does not tell apart keys that are heavy for {reducers} reducers",
+            ", ".join(profile.keys),
+            f"profile with reducers={reducers}",
+        )
     pieces, counts, rest = _cut(profile, chunk * mean)
     pieces += [(load, 1, number, 0) for number, load in enumerate(rest)]
     place, loads = _pack(pieces, reducers)

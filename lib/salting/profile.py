@@ -19,7 +19,7 @@ from lib.errors import GridsinkError
 from lib.salting import keys as K
 
 SLOTS = 8192
-SMALLEST_SHARE = 1 / 4096
+MOST_REDUCERS = 512
 # Names of their own, so that no key's name hides them.
 ROWS, LOAD, LEAST, SLOT, DIGEST = (f"{K.RESERVED}{name}" for name in ("rows", "load", "least", "slot", "digest"))
 
@@ -56,11 +56,12 @@ def profile(
     keys: Sequence[str],
     *,
     weight: str | None = None,
+    reducers: int = MOST_REDUCERS,
     slots: int = SLOTS,
-    smallest_share: float = SMALLEST_SHARE,
 ) -> Profile:
-    """Measures the load of each key of `df`. At most `slots` + 1/`smallest_share` rows come to the driver.
+    """Measures the load of each key of `df`. At most `slots` + 8·`reducers` rows come to the driver.
 
+    reducers: the most that a plan from it will have; keys below an eighth of a reducer's mean load are not told apart.
     weight: column of integers such as bytes, null counting as 0; None counts rows. Raises GridsinkError where a column
     is missing, a key's type is not usable, or a weight is negative.
     """
@@ -71,6 +72,7 @@ def profile(
     load = F.coalesce(K.column(weight).cast("bigint"), F.lit(0)) if weight else F.lit(1).cast("bigint")
     slot = K.slot(keys, slots)
     sums = _sum(df, [slot.alias(SLOT)], load).toArrow().to_pydict()
+    smallest_share = 1 / (8 * reducers)
     if any(value < 0 for value in sums[LEAST]):
         raise GridsinkError("a weight is negative", weight or "", "give sizes or counts")
     loads = [0] * slots

@@ -31,7 +31,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Reducers:
-    """One stage that read a shuffle. tasks: one per reducer."""
+    """One stage. tasks: one per reducer, or per partition of what it read."""
 
     stage: int
     tasks: tuple[Task, ...]
@@ -43,9 +43,22 @@ class Reducers:
 
 @dataclass
 class SkewReport:
-    """Stages that read a shuffle, in order."""
+    """Every successful task of a run, by stage and partition."""
 
-    stages: list[Reducers] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+
+    @property
+    def every(self) -> list[Reducers]:
+        """All stages, in order."""
+        stages: dict[int, list[Task]] = {}
+        for task in self.tasks:
+            stages.setdefault(task.stage, []).append(task)
+        return [Reducers(number, tuple(tasks)) for number, tasks in stages.items()]
+
+    @property
+    def stages(self) -> list[Reducers]:
+        """Stages that read a shuffle, in order."""
+        return [stage for stage in self.every if any(task.rows for task in stage.tasks)]
 
     def main(self) -> Reducers:
         """The stage that read most rows: of a salted calculation the first. Raises ValueError if none read any."""
@@ -79,12 +92,7 @@ def skew_report(spark: SparkSession, after: int = -1) -> SkewReport:
 
     Raises GridsinkError through Spark Connect, which does not tell them.
     """
-    stages: dict[int, list[Task]] = {}
-    for task in tasks(spark, after):
-        stages.setdefault(task.stage, []).append(task)
-    return SkewReport(
-        [Reducers(number, tuple(every)) for number, every in stages.items() if any(t.rows for t in every)]
-    )
+    return SkewReport(tasks(spark, after))
 
 
 @contextmanager
@@ -97,4 +105,4 @@ def observe(spark: SparkSession) -> Iterator[SkewReport]:
     """
     report, after = SkewReport(), last_stage(spark)
     yield report
-    report.stages = skew_report(spark, after).stages
+    report.tasks = skew_report(spark, after).tasks

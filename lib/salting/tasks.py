@@ -35,10 +35,13 @@ def last_stage(spark: SparkSession) -> int:
 
 
 def tasks(spark: SparkSession, after: int) -> list[Task]:
-    """Successful tasks of the stages with higher numbers than `after`, by stage and partition."""
+    """Successful tasks of the stages with higher numbers than `after`, by stage and partition.
+
+    Of a partition that was calculated more than once, the last.
+    """
     store = _store(spark)
-    found = []
-    for stage in _stages(spark):
+    found: dict[tuple[int, int], Task] = {}
+    for stage in sorted(_stages(spark), key=lambda stage: stage.attemptId()):
         if stage.stageId() <= after or stage.numCompleteTasks() == 0:
             continue
         every = store.taskList(stage.stageId(), stage.attemptId(), MOST_TASKS)
@@ -48,17 +51,15 @@ def tasks(spark: SparkSession, after: int) -> list[Task]:
                 continue
             metrics = task.taskMetrics().get()
             read = metrics.shuffleReadMetrics()
-            found.append(
-                Task(
-                    stage.stageId(),
-                    task.index(),
-                    read.recordsRead(),
-                    read.remoteBytesRead() + read.localBytesRead(),
-                    metrics.executorCpuTime() / 1e9,
-                    metrics.executorRunTime() / 1e3,
-                )
+            found[stage.stageId(), task.index()] = Task(
+                stage.stageId(),
+                task.index(),
+                read.recordsRead(),
+                read.remoteBytesRead() + read.localBytesRead(),
+                metrics.executorCpuTime() / 1e9,
+                metrics.executorRunTime() / 1e3,
             )
-    return sorted(found, key=lambda task: (task.stage, task.index))
+    return [found[key] for key in sorted(found)]
 
 
 def _store(spark: SparkSession) -> Any:

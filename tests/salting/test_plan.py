@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,8 @@ def test_light_keys_go_round_a_heavy_one() -> None:
 def test_a_coarse_profile_is_refused_with_the_remedy() -> None:
     with pytest.raises(GridsinkError, match="slots=4096"):
         plan(profile_of([10**6], [1] * SLOTS), 200)
+    with pytest.raises(GridsinkError, match="profile with reducers=16"):
+        plan(replace(profile_of([10**6], [1] * SLOTS), smallest_share=1 / 64), 16)
 
 
 @pytest.mark.parametrize(("reducers", "chunk", "even"), [(0, 0.1, 1.2), (8, 0, 1.2), (8, 2, 1.2), (8, 0.1, 0.9)])
