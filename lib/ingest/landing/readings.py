@@ -58,7 +58,7 @@ def _curves(region: DemoRegion, day: date, it: Day, frozen: NDArray[np.intp]) ->
     energy = secondary_kwh(region, np.diff(region.counted(day, it.energy_wh), axis=1))
     for register, of in (("import_kwh", ~generates), ("export_kwh", generates)):
         yield np.flatnonzero(of), register, "ABC", energy[of], "kWh"
-    yield np.arange(len(customers)), "q_kvar", "ABC", np.round(it.q_kvar / customers.ratio[:, None], 4), "kvar"
+    yield np.arange(len(customers)), "q_kvar", "ABC", np.round(it.q_kvar / customers.ratio[:, None], 4) + 0.0, "kvar"
     for phase in range(THREE_PHASE):
         of = (customers.phase == phase) | (customers.phase == THREE_PHASE)
         random = region.recipe.stream("volts", day, phase)
