@@ -69,7 +69,8 @@ def salted_group_map(
     )
     first = Partials(tuple(keys), partial, merge, to_arrow_schema(result), to_arrow_schema(between), block_rows)
     second = Merging(tuple(keys), merge, to_arrow_schema(result), to_arrow_schema(whole))
-    together = rows.mapInArrow(first, between).repartition(plan.reducers, *K.columns(keys))
+    # Without a number, so that adaptive execution may take few tasks for few partials.
+    together = rows.mapInArrow(first, between).repartition(*K.columns(keys))
     return together.sortWithinPartitions(*K.columns([*keys, placement.REDUCER, NUMBER])).mapInArrow(second, whole)
 
 
