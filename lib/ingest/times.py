@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column
 from pyspark.sql import functions as f
 
+_NO_SECONDS = r"([T ]\d{2}:\d{2})(Z|[+-]\d{2}:\d{2})?$"
 _OFFSET = r"^.{11,}(Z|[+-]\d{2}:\d{2})$"
 
 
@@ -13,6 +14,7 @@ def instant(text: Column, zone: Column, fold: Column) -> Column:
 
     `fold` "1" names the second of two equal civil times. Null for what is no time, or a civil time that does not exist.
     """
+    text = f.regexp_replace(text, _NO_SECONDS, "$1:00$2")  # Spark takes no offset after minutes
     local = text.try_cast("timestamp_ntz").cast("timestamp")
     first = f.to_utc_timestamp(local, zone)
     second = first + f.expr("INTERVAL 1 HOUR")

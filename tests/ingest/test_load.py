@@ -215,40 +215,34 @@ def test_an_unknown_region_source_and_landing_are_refused(spark: SparkSession, t
     assert REGION == "north"
 
 
-def test_late_and_corrected_files_leave_the_same_as_all_at_once(spark: SparkSession, tmp_path: Path) -> None:
+def test_late_and_corrected_files_change_the_days_that_they_touch_and_files_are_joined(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     def curve(day: str, value: float, **more: Any) -> dict[str, Any]:
         values = [value + k / 1000 for k in range(96)]
         return {"meter_id": "m1", "date": day, "register": "import_kwh", "values": values} | more
 
     gap = curve("2016-01-12", 0.3)
     gap["values"][20:30] = [None] * 10
-    deliveries: list[tuple[str, list[dict[str, Any]]]] = [
-        ("curves-20160113T000000Z.jsonl", [gap]),
-        ("curves-20160114T000000Z.jsonl", [curve("2016-01-05", 0.1)]),  # late: fills the gap a week later
-        ("curves-20160115T000000Z.jsonl", [curve("2016-01-05", 0.2)]),  # corrects it
-    ]
-    one, two = tmp_path / "one", tmp_path / "two"
-    for root in (one, two):
-        put(root, "customers", f"customers-{SENT}.csv", customers("m1"))
-    superseded = []
-    for name, rows in deliveries:
-        put(one, "meters", name, rows)
-        put(two, "meters", name, rows)
-        _, context = run_load(spark, one)
-        superseded.append(context.counts.get("rows_superseded", 0))
-    run_load(spark, two)
-    assert superseded == [0, 0, 1]
-    first, last = table(lake_of(one), "meter_day")
+    put(tmp_path, "customers", f"customers-{SENT}.csv", customers("m1"))
+    put(tmp_path, "meters", "curves-20160113T000000Z.jsonl", [gap])
+    put(tmp_path, "meters", "curves-20160114T000000Z.jsonl", [curve("2016-01-05", 0.1)])  # fills the gap a week later
+    run_load(spark, tmp_path)
+    _, last = table(lake_of(tmp_path), "meter_day")
+    assert last["import_wh"][20:30] == [120 + k for k in range(10)]
+    put(tmp_path, "meters", "curves-20160115T000000Z.jsonl", [curve("2016-01-05", 0.2)])
+    _, context = run_load(spark, tmp_path)
+    assert context.counts["rows_superseded"] == 1
+    first, last = table(lake_of(tmp_path), "meter_day")
     assert first["import_wh"][20:22] == [220, 221]
     assert set(first["import_quality"]) == {Quality.CORRECTED}
     assert last["import_wh"][20:30] == [220 + k for k in range(10)]
     assert set(last["import_quality"][20:30]) == {Quality.LAST_WEEK}
-    assert [first, last] == table(lake_of(two), "meter_day")
 
-    before = table(lake_of(one), "curves")
-    found = {row["table"]: row for row in maintain(spark, lake_of(one), ["curves"], 24)}
+    before = table(lake_of(tmp_path), "curves")
+    found = {row["table"]: row for row in maintain(spark, lake_of(tmp_path), ["curves"], 24)}
     assert found["bronze.curves"] == {"table": "bronze.curves", "files_joined": 2, "files_made": 1}
-    assert table(lake_of(one), "curves") == before
+    assert table(lake_of(tmp_path), "curves") == before
 
 
 def test_a_retention_that_a_run_may_outlast_is_refused(spark: SparkSession, tmp_path: Path) -> None:
