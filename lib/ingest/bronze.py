@@ -18,7 +18,8 @@ from pyspark.sql import functions as f
 from lib.ingest import files
 from lib.ingest.files import Landed
 from lib.ingest.times import civil_day, day_begin, instant
-from lib.settings import IngestSettings, Settings, SourceSettings
+from lib.setting_groups import IngestSettings, SourceSettings
+from lib.settings import Settings
 from lib.tables import SCHEMAS, TABLES, Lake
 from lib.tables.bronze import FEEDS, UNDATED, Feed
 

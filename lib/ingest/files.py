@@ -20,7 +20,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from lib.settings import SourceSettings
+from lib.setting_groups import SourceSettings
 from lib.tables.bronze import FEEDS, PERSONAL, Feed
 
 _NAME = re.compile(r"(?P<feed>[a-z]+)-(?P<received>\d{8}T\d{6}Z)(-\w+)?\.(?P<kind>csv|csv\.gz|jsonl|jsonl\.gz|parquet)")

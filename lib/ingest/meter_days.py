@@ -17,7 +17,7 @@ from lib.ingest.records import device_rows, places
 from lib.ingest.silver import CONFLICT, MEND, Check, Counts, absent, between, number, problem, quarantine, runs, store
 from lib.ingest.span import Span
 from lib.ingest.times import day_begin
-from lib.settings import IngestSettings
+from lib.setting_groups import IngestSettings
 from lib.tables import SCHEMAS, Lake
 from lib.tables.bronze import UNDATED
 

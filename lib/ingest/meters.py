@@ -17,7 +17,7 @@ from lib.ingest import quality
 from lib.ingest.devices import Devices
 from lib.ingest.readings import PHASES, Channel, Fate, Received, arrange
 from lib.ingest.span import Span
-from lib.settings import RuleSettings
+from lib.setting_groups import RuleSettings
 from lib.tables.quality import Quality
 
 QUANTITIES = ("p_kw", "q_kvar", "u_a_v", "u_b_v", "u_c_v", "i_a_a", "i_b_a", "i_c_a", "import_wh", "export_wh")

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lib.ingest.files import landed, problem_of, rows
-from lib.settings import SourceSettings
+from lib.setting_groups import SourceSettings
 from lib.tables.bronze import FEEDS
 
 ALARMS, READINGS, CURVES, CUSTOMERS = (FEEDS[name] for name in ("alarms", "readings", "curves", "customers"))

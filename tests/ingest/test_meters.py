@@ -14,7 +14,7 @@ from lib.ingest.devices import DEVICES
 from lib.ingest.meters import day_rows
 from lib.ingest.readings import READINGS
 from lib.ingest.span import Span, affected
-from lib.settings import RuleSettings
+from lib.setting_groups import RuleSettings
 from lib.tables.quality import Quality
 from lib.tables.tiles import day_slots, day_start
 
