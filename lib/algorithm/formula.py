@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Formula", "FormulaError", "FormulaSpec", "ResultColumn", "analyse", "apply_finish", "compute"]
 
 CELL = ("region", "date")
+_LAYERS = ("silver", "gold")
 _KEY_TYPES = ("string", "bigint", "date", "boolean")
 
 
@@ -234,7 +235,7 @@ def explained(place: str, expressions: Mapping[str, str]) -> Iterator[None]:
 
 
 def _check_table(spec: FormulaSpec) -> list[tuple[str, str]]:
-    usable = sorted(n for n, table in TABLES.items() if table.layer != "cache" and table.partition_by == CELL)
+    usable = sorted(n for n, table in TABLES.items() if table.layer in _LAYERS and table.partition_by == CELL)
     table = TABLES.get(spec.table)
     if spec.table in usable:
         return []
@@ -243,8 +244,8 @@ def _check_table(spec: FormulaSpec) -> list[tuple[str, str]]:
         hint = f"did you mean {near[0]}?" if near else f"tables are {', '.join(usable)}"
         return [("table", f"there is no table {spec.table}; {hint}")]
     reason = f"is partitioned by ({', '.join(table.partition_by)}), and a formula runs on one (region, date) at a time"
-    if table.layer == "cache":
-        reason = "is gridsink's own, neither silver nor gold"
+    if table.layer not in _LAYERS:
+        reason = f"is neither silver nor gold: layer {table.layer} is not for reading"
     return [("table", f"{spec.table} {reason}; tables that can be used are {', '.join(usable)}")]
 
 

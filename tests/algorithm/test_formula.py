@@ -233,9 +233,10 @@ def test_nothing_large_moves_for_a_count(spark: SparkSession) -> None:
     [
         ("network", r"network is partitioned by (region), and a formula runs on one (region, date) at a time"),
         ("quarantine", "quarantine is partitioned by (region, date, job)"),
-        ("partial", "partial is gridsink's own"),
+        ("partial", "partial is neither silver nor gold"),
+        ("alarms", "alarms is neither silver nor gold"),
         ("branch_dya", "there is no table branch_dya; did you mean branch_day?"),
-        ("xyz", "tables are branch_day, bus_day, "),
+        ("xyz", "tables are alarm, branch_day, bus_day, meter_day, "),
     ],
 )
 def test_tables_that_have_no_cells_are_refused(spark: SparkSession, table: str, reason: str) -> None:
