@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -12,12 +11,13 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from lib.analysis.entries import Entry, Row, checked_rows, to_table
 from lib.calculation.located import not_located
+from lib.calculation.parts import quoted, run_properties
 from lib.calculation.storage import filesystem, is_local, local_path
 from lib.errors import GridsinkError
 from lib.tables import ARROW, TABLES, Lake
@@ -88,7 +88,7 @@ class PartialTable:
         rows = to_table(entries)
 
         def write(table: DeltaTable) -> None:
-            write_deltalake(table, rows, mode="append", commit_properties=_properties(run_id))
+            write_deltalake(table, rows, mode="append", commit_properties=run_properties(run_id))
 
         self._write(write)
         for operator in sorted({entry.operator for entry in entries}):
@@ -100,10 +100,10 @@ class PartialTable:
         for row in rows:
             days.setdefault(row.values["region"], set()).add(row.values["date"])
         cells = " OR ".join(
-            f"(region = {_quoted(region)} AND date IN ({', '.join(_quoted(str(day)) for day in sorted(some))}))"
+            f"(region = {quoted(region)} AND date IN ({', '.join(quoted(str(day)) for day in sorted(some))}))"
             for region, some in sorted(days.items())
         )
-        where = f"operator = {_quoted(operator)} AND fingerprint = {_quoted(fingerprint)} AND ({cells})"
+        where = f"operator = {quoted(operator)} AND fingerprint = {quoted(fingerprint)} AND ({cells})"
         paths = {row.path for row in rows}
 
         def write(table: DeltaTable) -> None:
@@ -231,14 +231,6 @@ def _remove(table: DeltaTable, paths: set[str]) -> None:
 def _other_columns(snapshot: DeltaTable) -> str | None:
     found, expected = set(pa.schema(snapshot.schema().to_arrow()).names), set(ARROW["partial"].names)
     return f"table partial has other columns: {', '.join(sorted(found ^ expected))}" if found != expected else None
-
-
-def _properties(run_id: str) -> CommitProperties:
-    return CommitProperties(custom_metadata={"userMetadata": json.dumps({"run_id": run_id})})
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _line(e: BaseException) -> str:

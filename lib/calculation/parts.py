@@ -180,7 +180,7 @@ def commit(
         if actions or snapshot.file_uris(partition_filters=where):
             snapshot.create_write_transaction(
                 actions, "overwrite", snapshot.schema(), partition_by=list(TABLES[table].partition_by),
-                partition_filters=where, commit_properties=_properties(run_id),
+                partition_filters=where, commit_properties=run_properties(run_id),
             )  # fmt: skip
 
     return _retried(lake, table, write)
@@ -191,15 +191,15 @@ def commit_quarantine(
 ) -> int:
     """Makes `rows` the job's only quarantined rows of the regions and days. Returns the table's version."""
     data = pa.Table.from_pylist(list(rows), schema=ARROW["quarantine"])
-    named = ", ".join(_quoted(region) for region in sorted(regions))
+    named = ", ".join(quoted(region) for region in sorted(regions))
     iso = sorted(day.isoformat() for day in days)
-    dates = ", ".join(_quoted(day) for day in iso)
-    where = f"region IN ({named}) AND job = {_quoted(job)} AND date IN ({dates})"
+    dates = ", ".join(quoted(day) for day in iso)
+    where = f"region IN ({named}) AND job = {quoted(job)} AND date IN ({dates})"
     filters = [("region", "in", sorted(regions)), ("job", "=", job), ("date", "in", iso)]
 
     def write(snapshot: DeltaTable) -> None:
         if rows or snapshot.file_uris(partition_filters=filters):
-            write_deltalake(snapshot, data, mode="overwrite", predicate=where, commit_properties=_properties(run_id))
+            write_deltalake(snapshot, data, mode="overwrite", predicate=where, commit_properties=run_properties(run_id))
 
     return _retried(lake, "quarantine", write)
 
@@ -232,7 +232,8 @@ def _retried(lake: Lake, table: str, write: Any) -> int:
     raise AssertionError("unreachable")
 
 
-def _properties(run_id: str) -> CommitProperties:
+def run_properties(run_id: str) -> CommitProperties:
+    """What delta-rs notes with a commit of this run."""
     return CommitProperties(custom_metadata={"userMetadata": json.dumps({"run_id": run_id})})
 
 
@@ -241,5 +242,6 @@ def _file_schema(table: str) -> pa.Schema:
     return pa.schema([f for f in ARROW[table] if f.name not in TABLES[table].partition_by])
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as a literal in a predicate of delta-rs."""
     return "'" + text.replace("'", "''") + "'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from pyspark.sql import functions as F
 
 from lib.algorithm import figures as partials
 from lib.algorithm.formula import Formula, apply_finish, explained
+from lib.calculation.parts import quoted, run_properties
 from lib.tables import TABLES, Column, Lake, Table
 from lib.tables.lake import properties
 from lib.tables.schema import REGION
@@ -182,7 +182,6 @@ def _make(lake: Lake, table: Table) -> None:
 
 
 def _replace(lake: Lake, table: Table, rows: pa.Table, region: str, days: list[date], run_id: str) -> None:
-    metadata = CommitProperties(custom_metadata={"userMetadata": json.dumps({"run_id": run_id})})
     for attempt in range(_ATTEMPTS):
         snapshot = lake.snapshot(table)
         before, after = _by_day(_present(snapshot, table, region, days)), _by_day(rows)
@@ -193,7 +192,7 @@ def _replace(lake: Lake, table: Table, rows: pa.Table, region: str, days: list[d
         try:
             write_deltalake(
                 snapshot, rows.filter(pc.is_in(rows["date"], pa.array(changed, pa.date32()))), mode="overwrite",
-                predicate=f"region = {_quoted(region)} AND date IN ({within})", commit_properties=metadata,
+                predicate=f"region = {quoted(region)} AND date IN ({within})", commit_properties=run_properties(run_id),
             )  # fmt: skip
             return
         except CommitFailedError:
@@ -253,7 +252,3 @@ def _cells(partial: pa.Table | None) -> set[Cell]:
 
 def _name(name: str) -> str:
     return f"`{name}`"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
