@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -308,4 +309,16 @@ def test_report_knows_the_hottest_task(spark: SparkSession, tmp_path: Path) -> N
     assert rows.max_over_median == pytest.approx(919 / 9)
     assert rows.variation == pytest.approx(np.std([9.0] * 9 + [919.0]) / 100)
     assert report.main().spread("bytes").hottest == 3
-    assert report.main().spread("run_s").total > 0
+    assert report.main().spread("cpu_s").total > 0  # counted in nanoseconds; seconds in whole milliseconds
+
+
+def test_report_counts_the_seconds_of_workers(spark: SparkSession) -> None:
+    def sleep(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            time.sleep(0.5 * (batch["p"][0].as_py() == 2))
+            yield batch
+
+    df = spark.range(4).select(F.col("id").cast("int").alias("p")).repartitionById(4, F.col("p"))
+    with observe(spark) as report:
+        df.mapInArrow(sleep, "p int").write.format("noop").mode("overwrite").save()
+    assert report.main().tasks[2].run_s >= 0.5
