@@ -1,4 +1,6 @@
 # Sourced by spark-submit.sh and tests/run.sh with $root set: leaves .venv as requirements.lock says.
+# Bytecode is kept: each of a run's processes would compile all that it imports anew, 2 s of CPU each.
+unset PYTHONDONTWRITEBYTECODE
 setup_venv() {
     local python
     if [ -x "$root/.venv/bin/python" ] && cmp -s "$root/requirements.lock" "$root/.venv/requirements.lock"; then
