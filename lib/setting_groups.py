@@ -75,7 +75,9 @@ class RuleSettings(Group):
     # A day's estimates must depend on the days beside it alone, the shortest of which has 92 quarter-hours.
     linear_slots: int = Field(4, ge=0, le=88, description="longest gap that is filled on the line between its ends")
     week_slots: int = Field(88, ge=0, le=88, description="longest gap that is filled by the values a week before")
-    register_slots: int = Field(88, ge=1, le=88, description="longest gap of a cumulative register that is shared out")
+    register_slots: int = Field(
+        100, ge=0, le=200, description="longest time between two readings of a register whose energy fills gaps"
+    )
     spike_factor: float = Field(10, gt=1, description="a spike exceeds the day's 90 % quantile by this factor")
     spike_floor_kw: float = Field(25, ge=0, description="power, and energy as mean power, below it is never a spike")
     spike_slots: int = Field(2, ge=1, description="more values of a day above the limit than this are no spike")

@@ -99,3 +99,13 @@ class Devices:
         to_end = quality.advance(first, end, modulus[old])[0] * ratio[old]
         from_start = quality.advance(begin, last, modulus[new])[0] * ratio[new]
         return np.where(stays, counted, to_end + from_start)
+
+    def follows(self, meter: NDArray, before: NDArray, after: NDArray, register: str) -> NDArray[np.bool_]:
+        """Whether `energy` between these slots is exact although other slots lie between: no ratio changed meanwhile
+        unless the register was read then, and no device came and went."""
+        old, new = self.at[meter, before], self.at[meter, after]
+        changes = np.cumsum(np.diff(self.at, axis=1, prepend=self.at[:, :1]) != 0, axis=1)
+        ratio = self.numbers["ct_ratio"] * self.numbers["pt_ratio"]
+        read = np.isfinite(self.numbers[f"end_{register}"][old])
+        once = (changes[meter, after] - changes[meter, before]) <= 1
+        return once & (read | (ratio[old] == ratio[new]))

@@ -78,7 +78,7 @@ def _run(
     made = good.cogroup(devices.select("*", bucket).groupBy("bucket")).applyInArrow(rows_of, _spark_schema(DAY_ROWS))
     made = made.persist()
     try:
-        placed = _placed(spark, lake, region, made, devices, first, last).persist()
+        placed = _placed(spark, lake, region, made, devices, span).persist()
         known = placed.where("kind = 'day' AND known").withColumn("region", f.lit(region))
         lake.replace(
             spark, "meter_day", known.select(*SCHEMAS["meter_day"].names), region=region, first=first, last=last,
@@ -219,20 +219,35 @@ def _shown(name: str) -> Column:
     return f.coalesce(f.col(name), f.lit("nothing"))
 
 
-def _placed(
-    spark: SparkSession, lake: Lake, region: str, made: DataFrame, devices: DataFrame, first: date, last: date
-) -> DataFrame:
-    """With the place recorded for the day, and `known`: whether any record names the meter."""
+def _placed(spark: SparkSession, lake: Lake, region: str, made: DataFrame, devices: DataFrame, span: Span) -> DataFrame:
+    """With the place recorded for the day, and `known`: whether any record names the meter.
+
+    A meter that the records connect on a wanted day has a row of it, also where not one reading came.
+    """
     where = places(spark, lake, region)
     known = where.select("meter_id").union(devices.select("meter_id")).distinct().withColumn("known", f.lit(True))
+    wanted = [
+        (day, end - first) for day, (first, end) in zip(span.days, span.bounds, strict=True) if day in span.wanted
+    ]
     day = f.col("date")
-    keys = made.where("kind = 'day'").select("meter_id", "date")
     valid = (day >= f.col("valid_from")) & (f.col("valid_to").isNull() | (day < f.col("valid_to")))
     order = f.struct(f.col("is_gate"), "valid_from", "transformer_id", "network_id", "phase")
-    place = keys.join(where, "meter_id").where(valid).groupBy("meter_id", "date").agg(f.max(order).alias("place"))
-    gasps = _gasps(spark, lake, region, first, last)
-    rows = made.join(known, "meter_id", "left").join(place, ["meter_id", "date"], "left")
-    return rows.join(gasps, ["meter_id", "date"], "left").select(
+    days = f.broadcast(spark.createDataFrame(wanted, "date date, slots_of_day int"))
+    connected = where.join(days, valid).groupBy("meter_id", "date", "slots_of_day").agg(f.max(order).alias("place"))
+    rows = made.where("kind = 'day'").join(connected, ["meter_id", "date"], "full")
+    nothing = {name: f.coalesce(name, f.lit(0)) for name in ("readings", "duplicates", "superseded")}
+    rows = rows.withColumns(
+        nothing
+        | {
+            "kind": f.lit("day"),
+            "interval_s": f.coalesce("interval_s", f.lit(span.interval_s)),
+            "slots": f.coalesce("slots", "slots_of_day"),
+        }
+    )
+    rows = rows.unionByName(made.where("kind = 'rejected'"), allowMissingColumns=True)
+    gasps = _gasps(spark, lake, region, min(span.wanted), max(span.wanted))
+    rows = rows.join(known, "meter_id", "left").join(gasps, ["meter_id", "date"], "left")
+    return rows.select(
         *DAY_ROWS.names, f.coalesce("known", f.lit(False)).alias("known"),
         f.col("place.network_id").alias("network_id"), f.col("place.transformer_id").alias("transformer_id"),
         f.coalesce("place.is_gate", f.lit(False)).alias("is_gate"), f.col("place.phase").alias("phase"), "last_gasps",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,21 @@ def day_rows(readings: pa.Table, devices: pa.Table, span: Span, rules: RuleSetti
     return pa.concat_tables([_days(received, hung, made, span), _conflicts(readings, received, span)])
 
 
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """What cumulative registers counted from the end of slot `before` to that of `after`; flags of both readings."""
+
+    meter: NDArray[np.int64]
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    wh: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+
+    def where(self, mask: NDArray[np.bool_]) -> _Counted:
+        """Those for which mask holds."""
+        return _Counted(self.meter[mask], self.before[mask], self.after[mask], self.wh[mask], self.flags[mask])
+
+
 class _Quantities:
     """The quantities of all meters, (meter, slot) each, at the primary side, gaps filled."""
 
@@ -76,17 +92,25 @@ class _Quantities:
     def all(self) -> dict[str, Channel]:
         both, ct, pt = self.hung.ct * self.hung.pt, self.hung.ct, self.hung.pt
         found = {name: self._power(register, both) for name, register in _POWERS.items()}
+        counted: dict[str, _Counted] = {}
         for name, register in _TOTALS.items():
-            found[name] = _first(found[name], self._register(register))
+            direct, counted[name] = self._register(register)
+            found[name] = _first(found[name], direct)
         for k, phase in enumerate(PHASES):
             found[QUANTITIES[2 + k]] = self._channel("u_v", phase, pt)
             found[QUANTITIES[5 + k]] = self._channel("i_a", phase, ct)
-        exported = self._measured(found["export_wh"])
+        exported = self._measured(found["export_wh"]) | self._measured(self._channel("export_total_kwh", "ABC", both))
         for name, it in found.items():
-            has = np.flatnonzero(np.isfinite(it.values).any(axis=1))  # most meters have few of the quantities
+            some = np.asarray(np.isfinite(it.values).any(axis=1))  # most meters have few of the quantities
+            if name in counted:
+                some[counted[name].meter] = True
+            has = np.flatnonzero(some)
             part = Channel(it.values[has], it.flags[has])
             self._judge(name, part, self.hung.is_customer[has, None] & ~exported[has])
+            measured = part.values
             self._fill(part)
+            if name in counted:
+                self._share_out(part, measured, counted[name], np.cumsum(some) - 1)
             it.values[has], it.flags[has] = part.values, part.flags
             it.flags[np.isnan(it.values)] |= np.uint8(Quality.MISSING)
         self._derive(found)
@@ -118,28 +142,58 @@ class _Quantities:
         days = [present[:, first:end].any(axis=1) for first, end in self.span.bounds]
         return np.stack(days, axis=1)[:, self.span.day_of_slot]
 
-    def _register(self, name: str) -> Channel:
-        """A cumulative register to kWh of each slot; over a gap in equal shares of what was counted meanwhile."""
+    def _register(self, name: str) -> tuple[Channel, _Counted]:
+        """A cumulative register to kWh of slots that it was read before and after, and what it counted over more."""
         result = Channel(np.full(self.shape, np.nan), np.zeros(self.shape, np.uint8))
-        channel = self.received.channels.get((name, "ABC"))
-        if channel is None:
-            return result
+        channel = self._channel(name, "ABC", np.ones((1, 1)))
         meter, column = np.nonzero(np.isfinite(channel.values))
         pair = np.flatnonzero(meter[1:] == meter[:-1])
         meter, before, after = (np.asarray(it) for it in (meter[pair], column[pair], column[pair + 1]))
-        counted = self.hung.energy(name, meter, before, after, channel.values)
-        fell = np.isnan(counted)
-        result.flags[meter[fell], after[fell]] |= np.uint8(Quality.SPIKE)
-        use = ~fell & (after - before <= self.rules.register_slots + 1)
-        meter, before, after, counted = meter[use], before[use], after[use], counted[use]
-        gap = after - before
-        share = quality.shares(np.rint(counted * 1000).astype(np.int64), gap) / 1000
-        at = np.repeat(np.arange(len(gap)), gap)
-        slot = before[at] + 1 + np.arange(len(at)) - np.repeat(np.cumsum(gap) - gap, gap)
-        result.values[meter[at], slot] = share
-        inherited = channel.flags[meter[at], after[at]] | np.where(gap[at] > 1, np.uint8(Quality.LINEAR), np.uint8(0))
-        result.flags[meter[at], slot] |= inherited.astype(np.uint8)
-        return result
+        kwh = self.hung.energy(name, meter, before, after, channel.values)
+        fell = np.isnan(kwh)
+        result.flags[meter[fell], after[fell]] |= np.uint8(Quality.REFUSED)
+        wh = np.rint(np.where(fell, 0, kwh) * 1000).astype(np.int64)
+        at_once = ~fell & (after - before == 1)
+        cell = meter[at_once], after[at_once]
+        result.values[cell] = wh[at_once] / 1000
+        result.flags[cell] = channel.flags[cell]
+        day = self.span.day_of_slot
+        longer = ~fell & ~at_once & (after - before <= self.rules.register_slots) & (day[after] - day[before] <= 1)
+        longer &= self.hung.follows(meter, before, after, name)
+        flags = channel.flags[meter, before] | channel.flags[meter, after]
+        return result, _Counted(meter, before, after, wh, flags.astype(np.uint8)).where(longer)
+
+    def _share_out(self, it: Channel, measured: NDArray, counted: _Counted, row_of: NDArray[np.int64]) -> None:
+        """What a register counted and no slot measured goes to the slots that lack a value, in whole Wh.
+
+        In proportion to what the other rules estimate, evenly where they do not; row_of: the meters' rows in `it`.
+        """
+        row, day = row_of[counted.meter], self.span.day_of_slot
+        lacks = np.isnan(measured)
+        known = np.cumsum(np.rint(np.where(lacks, 0, measured) * 1000).astype(np.int64), axis=1)
+        lacking = np.cumsum(lacks, axis=1)
+        midnight = np.maximum(
+            counted.before, np.array([first for first, _ in self.span.bounds])[day[counted.after]] - 1
+        )
+        before, after = (row, counted.before), (row, counted.after)
+        rest = counted.wh - (known[after] - known[before])
+        missing = lacking[after] - lacking[before]
+        late = lacking[after] - lacking[row, midnight]  # on the day of the second reading
+        use = (missing > 0) & (rest >= 0)
+        within = ((late == 0) | (late == missing))[use]  # all on one day, so that its sum is exact
+        row, rest, counted = row[use], rest[use], counted.where(use)
+        length = counted.after - counted.before
+        at = np.repeat(np.arange(len(row)), length)
+        slot = counted.before[at] + 1 + np.arange(len(at)) - np.repeat(np.cumsum(length) - length, length)
+        here = lacks[row[at], slot]
+        at, slot = at[here], slot[here]
+        cell = row[at], slot
+        shaped = (np.bincount(at, np.isnan(it.values[cell]), len(row)) == 0) & within
+        weight = np.where(shaped[at], it.values[cell], 0.0)
+        it.values[cell] = quality.shares(rest, at, weight) / 1000
+        origin = np.where(within, Quality.REGISTER, Quality.LINEAR).astype(np.uint8)[at]
+        it.flags[cell] &= ~np.uint8(Quality.LINEAR | Quality.LAST_WEEK)
+        it.flags[cell] |= origin | counted.flags[at]
 
     def _judge(self, name: str, it: Channel, only_draws: NDArray[np.bool_]) -> None:
         """Takes out what cannot be, and marks what is suspect."""
@@ -150,7 +204,7 @@ class _Quantities:
             negative[:] = False
         elif name == "p_kw":
             negative &= only_draws
-        self._refuse(it, negative, Quality.NEGATIVE)
+        self._refuse(it, negative)
         if name.startswith("u_"):
             spike = quality.spikes(it.values, days, rules.spike_voltage_factor, 0.0, rules.spike_slots)
         elif name.startswith("i_"):
@@ -158,12 +212,12 @@ class _Quantities:
         else:
             floor = rules.spike_floor_kw * (self.hours if name.endswith("_wh") else 1)
             spike = quality.spikes(it.values, days, rules.spike_factor, floor, rules.spike_slots)
-        self._refuse(it, spike, Quality.SPIKE)
+        self._refuse(it, spike)
         it.flags[quality.frozen(it.values, days, rules.frozen_slots)] |= np.uint8(Quality.SUSPECT)
 
-    def _refuse(self, it: Channel, mask: NDArray[np.bool_], why: Quality) -> None:
+    def _refuse(self, it: Channel, mask: NDArray[np.bool_]) -> None:
         it.values[mask] = np.nan
-        it.flags[mask] |= np.uint8(why)
+        it.flags[mask] |= np.uint8(Quality.REFUSED)
 
     def _fill(self, it: Channel) -> None:
         measured = it.values

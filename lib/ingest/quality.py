@@ -87,12 +87,24 @@ def frozen(values: Values, days: Days, length: int) -> Mask:
     return mask
 
 
-def shares(total: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each whole `total` as `count` whole numbers that differ by at most 1 and add up to it, one after another."""
-    owner = np.repeat(np.arange(len(count)), count)
-    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    t, n = total[owner], count[owner]
-    return (place + 1) * t // n - place * t // n
+def shares(total: NDArray[np.int64], owner: NDArray[np.int64], weight: Values) -> NDArray[np.int64]:
+    """Each whole `total` as whole numbers, one a weight, that add up to it and are in proportion to the weights.
+
+    owner: ascending, to which total each weight belongs; weights are not negative. Evenly where they are all 0.
+    """
+    if not len(owner):
+        return np.zeros(0, np.int64)
+    count = np.bincount(owner, minlength=len(total))
+    first = np.cumsum(count) - count
+    running = np.cumsum(weight)
+    running -= np.where(first > 0, running[first - 1], 0.0)[owner]
+    last = (first + count - 1)[owner]
+    even = running[last] <= 0
+    running = np.where(even, np.arange(len(owner)) - first[owner] + 1.0, running)
+    upto = np.floor(total[owner] * running / running[last]).astype(np.int64)
+    upto[first + count - 1] = total
+    upto[1:] -= np.where(owner[1:] == owner[:-1], upto[:-1], 0)
+    return upto
 
 
 def advance(before: Values, after: Values, modulus: Values) -> tuple[Values, Mask]:

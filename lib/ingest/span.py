@@ -15,7 +15,9 @@ WEEK = 7
 
 @dataclass(frozen=True)
 class Span:
-    """Consecutive days: those that are wanted, the week before them and the day after, which the rules look at.
+    """Consecutive days: those that are wanted, eight before them and the day after, which the rules look at.
+
+    Eight, since the values of a week before begin with what a register counted since the midnight before that day.
 
     `begin` is the first day's start and `bounds` each day's first and last + 1 column, in intervals of `interval_s`.
     """
@@ -29,7 +31,7 @@ class Span:
     @staticmethod
     def around(wanted: list[date], time_zone: str, interval_s: int = 900) -> Span:
         """The span of the wanted days, with what the rules look at."""
-        first, last = min(wanted) - timedelta(days=WEEK), max(wanted) + timedelta(days=1)
+        first, last = min(wanted) - timedelta(days=WEEK + 1), max(wanted) + timedelta(days=1)
         days = tuple(first + timedelta(days=k) for k in range((last - first).days + 1))
         ends = np.cumsum([day_slots(day, time_zone, interval_s) for day in days]).tolist()
         bounds = tuple(zip([0, *ends[:-1]], ends, strict=True))
@@ -63,5 +65,5 @@ class Span:
 
 
 def affected(days: set[date]) -> set[date]:
-    """Days whose estimates may change with readings of `days`: these, their neighbours, and a week later."""
-    return {day + timedelta(days=k) for day in days for k in (-1, 0, 1, WEEK)}
+    """Days whose estimates may change with readings of `days`: these, their neighbours, and a week after."""
+    return {day + timedelta(days=k) for day in days for k in (-1, 0, 1, WEEK, WEEK + 1)}

@@ -11,15 +11,15 @@ class Quality(IntFlag):
     VALID = 0
     MISSING = 1
     LINEAR = 2
-    """Estimated on the line between its neighbours; of cumulative registers, an even share of the known energy."""
+    """Estimated on the line between its neighbours, or an even share of energy known for more than the day."""
     LAST_WEEK = 4
     """Estimated by the value a week before."""
-    SPIKE = 8
-    """The measured value was not plausible and is not used."""
+    REFUSED = 8
+    """The measured value cannot be (spike, negative, a register that fell) and is not used."""
     SUSPECT = 16
     """The same value for longer than plausible, or the source system doubts it; kept."""
-    NEGATIVE = 32
-    """Negative although it cannot be; not used."""
+    REGISTER = 32
+    """A share of energy that a cumulative register counted exactly: only how it lies within the day is estimated."""
     CORRECTED = 64
     """A later file replaced the value first received."""
     SUBSTITUTE = 128
@@ -27,3 +27,6 @@ class Quality(IntFlag):
 
 
 ESTIMATED = Quality.LINEAR | Quality.LAST_WEEK | Quality.SUBSTITUTE
+"""Energy that nothing measured: what counts as estimated in the sum of a day, or of more days."""
+ESTIMATED_SLOT = ESTIMATED | Quality.REGISTER
+"""Values of single slots that are estimated, for peaks, curves and power."""

@@ -69,7 +69,7 @@ _TRANSFORMER_ID = Column("transformer_id", "string", "transformer whose area it 
 _PHASE = Column("phase", "string", "phases as recorded: A, B, C or ABC; null if not recorded")
 
 # One quality code per slot and quantity: lib.tables.quality.Quality, bits that add up.
-_QUALITY = "uint8 [slots], bits: 1 missing, 2 linear estimate, 4 last week's value, 8 spike, 16 suspect, 32 negative,"
+_QUALITY = "uint8 [slots], bits: 1 missing, 2 linear estimate, 4 last week's value, 8 refused, 16 suspect, 32 register,"
 METER_DAY = Table(
     layer="silver",
     name="meter_day",
@@ -102,7 +102,7 @@ METER_DAY = Table(
         Column("i_quality", "binary", "of the phase currents together: as p_quality"),
         Column("import_quality", "binary", "of import_wh: as p_quality"),
         Column("export_quality", "binary", "of export_wh: as p_quality"),
-        Column("readings", "bigint", "readings that the row is made of"),
+        Column("readings", "bigint", "readings that the row is made of; 0 where none came"),
         Column("last_gasps", "array<timestamp>", "UTC times at which the meter reported that it lost supply"),
     ),
 )

@@ -35,7 +35,8 @@ def readings(meter: str, values: list[Any], register: str = "import_kwh", **more
 def loaded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     """All sources, whole files and damaged ones, loaded once."""
     root = tmp_path_factory.mktemp("load")
-    put(root, "customers", f"customers-{SENT}.csv", customers("m1", "m2", "m3"))
+    gone = {**customers("gone")[0], "valid_to": "2016-01-05"}
+    put(root, "customers", f"customers-{SENT}.csv", [*customers("m1", "m2", "m3", "silent"), gone])
     put(root, "assets", f"transformers-{SENT}.csv", [
         {"transformer_id": "t1", "network_id": "n1", "s_rated_kva": 250, "gate_meter_id": "g1", "area_type": "rural"},
         {"transformer_id": "t2", "network_id": "n1", "s_rated_kva": "many", "gate_meter_id": "", "area_type": "rural"},
@@ -132,7 +133,7 @@ def test_every_row_is_accounted_for(loaded: Any) -> None:
 def test_both_forms_give_days_at_the_primary_side(loaded: Any) -> None:
     root, _, _ = loaded
     days = days_of(root)
-    assert set(days) == {"g1", "m1", "m2", "m3"}
+    assert set(days) == {"g1", "m1", "m2", "m3", "silent"}
     assert days["m1"]["import_wh"] == [250, 500] + [250] * 94
     assert days["m1"]["p_kw"] == [1.0, 2.0] + [1.0] * 94
     assert days["g1"]["import_wh"] == [20_000] * 96
@@ -142,6 +143,14 @@ def test_both_forms_give_days_at_the_primary_side(loaded: Any) -> None:
     assert days["m3"]["import_wh"] is None
     assert days["m3"]["last_gasps"] == [datetime(2016, 1, 5, 13, 30, 2, tzinfo=UTC)]
     assert set(days["m3"]["u_quality"]) == {Quality.SUSPECT}  # the same voltage all day
+
+
+def test_a_connected_meter_without_a_reading_has_a_day_without_values(loaded: Any) -> None:
+    root, _, _ = loaded
+    row = days_of(root)["silent"]
+    told = {"region": REGION, "date": DAY, "meter_id": "silent", "network_id": "n1", "transformer_id": "t1"}
+    told |= {"is_gate": False, "phase": "A", "interval_s": 900, "slots": 96, "readings": 0}
+    assert row == dict.fromkeys(row) | told
 
 
 def test_what_is_refused_is_said_with_file_and_line(loaded: Any) -> None:

@@ -15,7 +15,7 @@ from lib.ingest.meters import day_rows
 from lib.ingest.readings import READINGS
 from lib.ingest.span import Span, affected
 from lib.setting_groups import RuleSettings
-from lib.tables.quality import Quality
+from lib.tables.quality import ESTIMATED, Quality
 from lib.tables.tiles import day_slots, day_start
 
 ZONE = "Europe/Berlin"
@@ -93,7 +93,7 @@ def test_a_register_that_falls_without_a_reason_is_not_used() -> None:
     rows = [curve(DAY, [500.0, 501.0, 400.0, 401.0], "import_total_kwh")]
     row = one(rows, device(register_digits=3.0), rules=RULES.model_copy(update={"linear_slots": 0}))
     assert row["import_wh"][:4] == [None, 1000, None, 1000]
-    assert row["import_quality"][2] == Quality.MISSING | Quality.SPIKE
+    assert row["import_quality"][2] == Quality.MISSING | Quality.REFUSED
 
 
 def test_a_swap_adds_what_both_devices_counted() -> None:
@@ -151,7 +151,77 @@ def test_gaps_by_their_length(gap: int, quality: Quality) -> None:
 def test_a_gap_of_a_register_shares_out_what_was_counted() -> None:
     row = one([curve(DAY, [10.0, NONE, NONE, 10.1], "import_total_kwh")])
     assert row["import_wh"][1:4] == [33, 33, 34]
-    assert set(row["import_quality"][1:4]) == {Quality.LINEAR}
+    assert set(row["import_quality"][1:4]) == {Quality.REGISTER}
+
+
+def registers(*kwh: float, day: date = DAY, slot: int = 95, **more: Any) -> list[dict[str, Any]]:
+    """A register read in one slot of the day before, of the day itself, and so on."""
+    return [
+        reading(day + timedelta(days=k - 1), slot, value, register="import_total_kwh", line=50 + k, **more)
+        for k, value in enumerate(kwh)
+    ]
+
+
+def with_gap(first: int, end: int) -> list[float]:
+    return [NONE if first <= k < end else value for k, value in enumerate(WAVE[:96])]
+
+
+def test_a_daily_register_fills_gaps_of_any_length_to_the_watt_hour() -> None:
+    for end in (21, 50, 96):
+        measured = sum(100 + k for k in range(96) if not 20 <= k < end)
+        row = one([curve(DAY, with_gap(20, end)), *registers(70.0, 70.0 + (measured + 1001) / 1000)])
+        assert sum(row["import_wh"]) == measured + 1001
+        assert set(row["import_quality"][20:end]) == {Quality.REGISTER}
+        assert row["import_wh"][:20] == [100 + k for k in range(20)]
+        assert max(row["import_wh"][20:end]) - min(row["import_wh"][20:end]) <= 1
+
+
+def test_a_register_scales_the_week_before_and_replaces_what_is_refused() -> None:
+    week = [0.002 * (k % 7) for k in range(96)]
+    values = with_gap(30, 60)
+    values[5] = 900.0
+    missing = [5, *range(30, 60)]
+    measured = sum(100 + k for k in range(96) if k not in missing)
+    rows = [curve(DAY - timedelta(days=7), week, line=2), curve(DAY, values)]
+    row = one([*rows, *registers(10.0, 10.0 + (measured + 5000) / 1000)])
+    assert sum(row["import_wh"]) == measured + 5000
+    assert row["import_quality"][5] == Quality.REGISTER | Quality.REFUSED
+    weights = {k: 105 if k == 5 else 1000 * week[k] for k in missing}  # slot 5: on the line between its neighbours
+    for k, weight in weights.items():
+        assert row["import_wh"][k] == pytest.approx(5000 * weight / sum(weights.values()), abs=1)
+
+
+def test_energy_of_a_register_that_belongs_to_two_days_is_estimated_for_each() -> None:
+    # read at noon of each day; the gap is from 22:00 to 02:00
+    before = [*WAVE[:88], *[NONE] * 8]
+    rows = [curve(BEFORE, before, line=2), curve(DAY, [*[NONE] * 8, *WAVE[8:96]]), *registers(5.0, 18.2, slot=47)]
+    measured = sum(100 + k for k in range(48, 88)) + sum(100 + k for k in range(8, 48))
+    night = []
+    for day in (BEFORE, DAY):
+        row = one(rows, day=day)
+        part = slice(88, 96) if day == BEFORE else slice(0, 8)
+        assert set(row["import_quality"][part]) == {Quality.LINEAR}
+        night += row["import_wh"][part]
+    assert sum(night) == 13_200 - measured
+    assert max(night) - min(night) <= 1
+
+
+@pytest.mark.parametrize("kind", ["contradicts", "too long ago", "another ratio", "estimated by the source"])
+def test_a_register_that_does_not_tell_the_energy_of_a_gap_is_not_used(kind: str) -> None:
+    measured = sum(100 + k for k in range(96) if not 20 <= k < 60)
+    rows = registers(10.0, 10.0 + (measured + (-500 if kind == "contradicts" else 500)) / 1000)
+    devices: tuple[dict[str, Any], ...] = ()
+    rules = RULES.model_copy(update={"register_slots": 80}) if kind == "too long ago" else RULES
+    if kind == "another ratio":
+        devices = device(to_us=us(DAY, 12)), device(from_us=us(DAY, 12), ct_ratio=2.0)
+    if kind == "estimated by the source":
+        rows[1]["quality"] = ["estimated"]
+    row = one([curve(DAY, with_gap(20, 60)), *rows], *devices, rules=rules)
+    if kind == "estimated by the source":  # kept, and marked as what it is
+        assert set(row["import_quality"][20:60]) == {Quality.REGISTER | Quality.SUBSTITUTE}
+        assert Quality.SUBSTITUTE in ESTIMATED
+    else:
+        assert set(row["import_quality"][20:60]) == {Quality.MISSING}
 
 
 def test_a_gap_at_midnight_looks_at_the_next_day() -> None:
@@ -165,7 +235,7 @@ def test_a_spike_is_replaced_and_keeps_its_mark() -> None:
     values[50] = 900.0
     row = one([curve(DAY, values)])
     assert row["import_wh"][50] == 150
-    assert row["import_quality"][50] == Quality.SPIKE | Quality.LINEAR
+    assert row["import_quality"][50] == Quality.REFUSED | Quality.LINEAR
 
 
 def test_frozen_values_are_kept_and_marked() -> None:
@@ -178,7 +248,7 @@ def test_negative_values_are_replaced_except_those_of_generation() -> None:
     energy = list(WAVE[:96])
     energy[5] = -1.0
     row = one([curve(DAY, energy)])
-    assert (row["import_wh"][5], row["import_quality"][5]) == (105, Quality.NEGATIVE | Quality.LINEAR)
+    assert (row["import_wh"][5], row["import_quality"][5]) == (105, Quality.REFUSED | Quality.LINEAR)
     power = [1.0, -2.0, 3.0, *[1.0 + k for k in range(93)]]
     customer = one([curve(DAY, power, "p_kw")], device(use="customer"))
     generator = one([curve(DAY, power, "p_kw")], device(use="generation"))
@@ -228,7 +298,7 @@ def test_phases_are_summed_and_a_sum_without_one_of_them_is_missing() -> None:
 def test_a_day_does_not_depend_on_which_other_days_are_made_with_it() -> None:
     rng = np.random.default_rng(5)
     rows = []
-    for k in range(-9, 5):
+    for k in range(-10, 5):
         values = rng.uniform(0.1, 1, 96)
         values[rng.random(96) < 0.3] = NONE
         rows.append(curve(DAY + timedelta(days=k), values.tolist(), line=k + 10))
@@ -237,6 +307,10 @@ def test_a_day_does_not_depend_on_which_other_days_are_made_with_it() -> None:
     for k in range(14):
         part = total[96 * k : 96 * k + 96].tolist()
         rows.append(curve(DAY + timedelta(days=k - 9), part, "export_total_kwh", line=30 + k))
+    daily = np.cumsum(rng.uniform(40, 60, 15))
+    for k in range(14):
+        at = int(rng.integers(0, 96))
+        rows.append(reading(DAY + timedelta(days=k - 10), at, daily[k], register="import_total_kwh", line=60 + k))
     days = [DAY + timedelta(days=k) for k in range(-1, 3)]
     span = Span.around(days, ZONE)
     inside = [row for row in rows if row["date"] in span.days]
@@ -248,4 +322,4 @@ def test_a_day_does_not_depend_on_which_other_days_are_made_with_it() -> None:
 
 
 def test_affected_days_are_all_whose_result_a_new_day_changes() -> None:
-    assert affected({DAY}) == {DAY + timedelta(days=k) for k in (-1, 0, 1, 7)}
+    assert affected({DAY}) == {DAY + timedelta(days=k) for k in (-1, 0, 1, 7, 8)}

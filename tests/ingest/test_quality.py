@@ -51,13 +51,30 @@ def test_lines_are_those_of_numpy_and_only_in_short_gaps(values: np.ndarray, lim
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**7), st.integers(1, 90)), min_size=1, max_size=20))
-def test_shares_are_even_and_add_up(pairs: list[tuple[int, int]]) -> None:
+def test_even_shares_differ_by_at_most_one_and_add_up(pairs: list[tuple[int, int]]) -> None:
     total, count = np.array(pairs).T
-    parts = np.split(quality.shares(total, count), np.cumsum(count)[:-1])
+    owner = np.repeat(np.arange(len(count)), count)
+    parts = np.split(quality.shares(total, owner, np.zeros(len(owner))), np.cumsum(count)[:-1])
     for whole, n, part in zip(total, count, parts, strict=True):
         assert part.sum() == whole
         assert len(part) == n
         assert part.max() - part.min() <= 1
+
+
+WEIGHTS = st.lists(st.floats(0, 1e3), min_size=1, max_size=90)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**7), WEIGHTS), min_size=1, max_size=20))
+def test_shares_follow_their_weights_to_the_next_whole_number(pairs: list[tuple[int, list[float]]]) -> None:
+    total = np.array([whole for whole, _ in pairs])
+    owner = np.repeat(np.arange(len(pairs)), [len(weights) for _, weights in pairs])
+    found = quality.shares(total, owner, np.concatenate([weights for _, weights in pairs]))
+    for k, (whole, weights) in enumerate(pairs):
+        part = found[owner == k]
+        assert part.sum() == whole
+        assert (part >= 0).all()
+        if sum(weights) > 1:
+            assert np.abs(part - whole * np.array(weights) / sum(weights)).max() <= 1.001
 
 
 @given(st.integers(3, 8), st.data())
