@@ -35,3 +35,26 @@ def bars(
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
     return png.getvalue()
+
+
+def lines(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    *,
+    title: str,
+    x: str,
+    log: bool = False,
+    bold: str = "",
+) -> bytes:
+    """A panel per name, in it a line of (x, y) points per name; the line named `bold` stands out."""
+    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for curve, points in curves.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=curve, linewidth=2.5 if curve == bold else 1.2)
+        axes.set(title=name, xlabel=x, yscale="log" if log else "linear")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    figure.axes[0].legend(fontsize=8)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    return png.getvalue()

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 from lib.errors import GridsinkError
 from lib.salting import keys as K
 from lib.salting import placement
-from lib.salting.placement import REDUCER
+from lib.salting.placement import PLACE
 from lib.salting.plan import SaltPlan
 
 Aggregation = tuple[Any, ...]  # ("sum", "energy_wh"), ("count", "*"), ("percentile", "u_v", 0.95)
@@ -110,10 +110,10 @@ def _floats(
 ) -> DataFrame:
     """Sums and means: rows of a part added in the order of the row key, parts in the order of their reducers."""
     used = sorted({*keys, *row_key, *(it.column for it in wanted)})
-    rows = placement.place(df.select(*K.columns(used)), plan, row_key)
+    rows = placement.place(df, plan, row_key, used)
     names = {column: number for number, column in enumerate(dict.fromkeys(it.column for it in wanted))}
     ordered = rows.sortWithinPartitions(*K.columns([*keys, *(name for name in row_key if name not in keys)]))
-    partial = ordered.groupBy(REDUCER, *K.columns(keys)).agg(
+    partial = ordered.groupBy(PLACE, *K.columns(keys)).agg(
         *(
             F.struct(F.sum(K.column(c)).alias("sum"), F.count(K.column(c)).alias("count")).alias(f"{_PART}{n}")
             for c, n in names.items()
@@ -122,7 +122,7 @@ def _floats(
     merged = []
     for it in wanted:
         part = F.col(f"{_PART}{names[it.column]}")
-        some = F.when(part["count"] > 0, F.struct(F.col(REDUCER), part["sum"].alias("sum")))
+        some = F.when(part["count"] > 0, F.struct(F.col(PLACE), part["sum"].alias("sum")))
         listed = F.array_sort(F.collect_list(some))
         total = F.aggregate(listed, F.lit(0.0), lambda sum, it: sum + it["sum"])
         count = F.sum(part["count"])
@@ -141,8 +141,8 @@ def _values(
 ) -> DataFrame:
     """What follows from how often each value occurs: counted per part, then put together."""
     used = sorted({*keys, *row_key, column})
-    rows = placement.place(df.select(*K.columns(used)), plan, row_key).withColumn(_VALUE, K.column(column))
-    counted = rows.groupBy(REDUCER, *K.columns(keys), F.col(_VALUE)).agg(F.count("*").alias(_NUMBER))
+    rows = placement.place(df, plan, row_key, used).withColumn(_VALUE, K.column(column))
+    counted = rows.groupBy(PLACE, *K.columns(keys), F.col(_VALUE)).agg(F.count("*").alias(_NUMBER))
     value, number = F.col(_VALUE), F.col(_NUMBER)
     merged = []
     for it in wanted:

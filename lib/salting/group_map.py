@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
@@ -26,15 +27,17 @@ def salted_group_map(
     *,
     row_key: Sequence[str],
     plan: SaltPlan,
+    columns: Sequence[str] | None = None,
     ordered: bool = True,
     block_rows: int = BLOCK_ROWS,
 ) -> DataFrame:
     """Applies `partial` to parts of each group and `merge` to what that gave; one DataFrame of keys and `schema`.
 
-    partial: rows of one key, all columns, at most `block_rows` in the order of `row_key` -> a small table of any
-    schema. merge: the partial tables of one key, at least one, always in the same order -> a table with the columns of
+    partial: rows of one key, at most `block_rows` in the order of `row_key` -> a small table of any schema.
+    merge: the partial tables of one key, at least one, always in the same order -> a table with the columns of
     `schema`, without the keys; it must not matter how the rows were parted. Both run in Spark's Python workers.
     schema: columns and types of merge's result, keys not among them. row_key: columns that identify a row.
+    columns: what partial reads, the key if it does; None for all. Of others only those travel that order the rows.
     ordered=False leaves the order of rows open and sorts faster; do so where the order cannot change a result.
     A key on one reducer is merged there; the second stage gets results and the partials of split keys, never rows.
     """
@@ -44,8 +47,9 @@ def salted_group_map(
             ", ".join(keys),
             "write the calculation as partial(rows) and merge(partials), or use applyInArrow, which splits nothing",
         )
-    placement.check(df, keys, plan, row_key)
-    result = _struct(df, schema)
+    wanted = tuple(df.columns if columns is None else columns)
+    placement.check(df, keys, plan, row_key, wanted)
+    result = schema if isinstance(schema, T.StructType) else cast(T.StructType, T.StructType.fromDDL(schema))
     clash = [name for name in result.names if name in keys]
     if clash:
         raise GridsinkError(
@@ -53,26 +57,24 @@ def salted_group_map(
         )
     fields = [T.StructField(name, df.schema[name].dataType) for name in keys]
     whole = T.StructType([*fields, *result.fields])
-    order = [*keys, *(name for name in row_key if ordered and name not in keys)]
-    rows = placement.place(df, plan, row_key).sortWithinPartitions(*K.columns(order))
+    order = list(dict.fromkeys([*keys, *(row_key if ordered else ())]))
+    travelling = [name for name in df.columns if name in {*order, *wanted}]
+    calculation = tuple(keys), wanted, partial, merge, to_arrow_schema(result)
     if not plan.split:
-        first = Partials(tuple(keys), partial, merge, to_arrow_schema(result), to_arrow_schema(whole), block_rows)
-        return rows.mapInArrow(first, whole)
+        rows = placement.together(df, plan, row_key, travelling).sortWithinPartitions(*K.columns(order))
+        return rows.mapInArrow(Partials(*calculation, to_arrow_schema(whole), plan.reducers, block_rows), whole)
     between = T.StructType(
         [
             *fields,
-            T.StructField(placement.REDUCER, T.IntegerType()),
+            T.StructField(placement.PLACE, T.IntegerType()),
             T.StructField(NUMBER, T.LongType()),
             T.StructField(PARTIAL, T.BinaryType()),
             T.StructField(RESULT, result),
         ]
     )
-    first = Partials(tuple(keys), partial, merge, to_arrow_schema(result), to_arrow_schema(between), block_rows)
+    rows = placement.place(df, plan, row_key, travelling).sortWithinPartitions(*K.columns(order))
+    first = Partials(*calculation, to_arrow_schema(between), plan.reducers, block_rows)
     second = Merging(tuple(keys), merge, to_arrow_schema(result), to_arrow_schema(whole))
     # Without a number, so that adaptive execution may take few tasks for few partials.
     together = rows.mapInArrow(first, between).repartition(*K.columns(keys))
-    return together.sortWithinPartitions(*K.columns([*keys, placement.REDUCER, NUMBER])).mapInArrow(second, whole)
-
-
-def _struct(df: DataFrame, schema: T.StructType | str) -> T.StructType:
-    return schema if isinstance(schema, T.StructType) else df.sparkSession.createDataFrame([], schema).schema
+    return together.sortWithinPartitions(*K.columns([*keys, placement.PLACE, NUMBER])).mapInArrow(second, whole)

@@ -49,15 +49,15 @@ def salted_join(
             )
     if plan.identity:
         return left.join(right, list(on), kind)
-    matched = [*on, placement.REDUCER]
+    matched = [*on, placement.PLACE]
     for name in on:
         right = right.where(K.column(name).isNotNull())  # null matches nothing
-    spread = placement.place(left, plan, row_key).drop(placement.SPLIT)
+    spread = placement.place(left, plan, row_key, left.columns)
     if kind in ("inner", "left"):
-        return spread.join(placement.replicate(right, plan), matched, kind).drop(placement.REDUCER)
+        return spread.join(placement.replicate(right, plan), matched, kind).drop(placement.PLACE)
     # Spark moves a semi or anti join below a repartitioning, which undoes it; a join with distinct keys stays above.
     distinct = right.select(*K.columns(on)).distinct().withColumn(_MATCHED, F.lit(True))
     joined = spread.join(placement.replicate(distinct, plan), matched, "inner" if kind == "left_semi" else "left")
     if kind == "left_anti":
         joined = joined.where(F.col(_MATCHED).isNull())
-    return joined.drop(placement.REDUCER, _MATCHED)
+    return joined.drop(placement.PLACE, _MATCHED)

@@ -16,8 +16,8 @@ from lib.errors import GridsinkError
 from lib.salting import keys as K
 from lib.salting.plan import SaltPlan
 
-REDUCER = f"{K.RESERVED}reducer"
-SPLIT = f"{K.RESERVED}split"  # whether the row's key goes to more than one reducer
+# The reducer of a row; a split key's is that plus the number of reducers, which sends it to the same partition.
+PLACE = f"{K.RESERVED}place"
 _DIGEST, _CHUNKS = f"{K.RESERVED}digest", f"{K.RESERVED}chunks"
 
 
@@ -36,29 +36,36 @@ def check(
         )
 
 
-def place(df: DataFrame, plan: SaltPlan, row_key: Sequence[str]) -> DataFrame:
-    """Rows on their reducers, one partition each, with the columns REDUCER and SPLIT."""
+def place(df: DataFrame, plan: SaltPlan, row_key: Sequence[str], columns: Sequence[str]) -> DataFrame:
+    """These columns of the rows, each on its reducer, one partition each, with the column PLACE."""
     if plan.identity:
-        hashed = df.repartition(plan.reducers, *K.columns(plan.keys))
-        return hashed.withColumn(REDUCER, F.lit(0)).withColumn(SPLIT, F.lit(False))
+        return together(df, plan, row_key, columns).withColumn(PLACE, F.lit(0))
     chosen = F.element_at(_CHUNKS, (F.pmod(F.xxhash64(*K.columns(row_key)), F.size(_CHUNKS)) + 1).cast("int"))
-    return _repartition(_with_chunks(df, plan), plan, F.coalesce(chosen, _slot_reducer(plan)))
+    place = F.coalesce(chosen, _slot_reducer(plan)).alias(PLACE)
+    return _with_chunks(df, plan).select(*K.columns(columns), place).repartitionById(plan.reducers, F.col(PLACE))
+
+
+def together(df: DataFrame, plan: SaltPlan, row_key: Sequence[str], columns: Sequence[str]) -> DataFrame:
+    """As `place`, where the plan splits no key: nothing but these columns travels."""
+    if plan.identity:
+        return df.select(*K.columns(columns)).repartition(plan.reducers, *K.columns(plan.keys))
+    if plan.chunks:
+        return place(df, plan, row_key, columns).drop(PLACE)
+    return df.select(*K.columns(columns)).repartitionById(plan.reducers, _slot_reducer(plan))
 
 
 def replicate(df: DataFrame, plan: SaltPlan) -> DataFrame:
-    """Rows on every reducer that `place` sends rows of their key to, with the column REDUCER."""
-    everywhere = F.explode(F.coalesce(F.array_distinct(_CHUNKS), F.array(_slot_reducer(plan))))
-    return _repartition(_with_chunks(df, plan), plan, everywhere).drop(SPLIT)
+    """Rows on every reducer that `place` sends rows of their key to, with the column PLACE."""
+    everywhere = F.explode(F.coalesce(F.array_distinct(_CHUNKS), F.array(_slot_reducer(plan)))).alias(PLACE)
+    rows = _with_chunks(df, plan).select(*K.columns(df.columns), everywhere)
+    return rows.repartitionById(plan.reducers, F.col(PLACE))
 
 
 def _with_chunks(df: DataFrame, plan: SaltPlan) -> DataFrame:
-    """With the reducers of the key's chunks, or null where the key is not placed by itself."""
+    """With the places of the key's chunks, or null where the key is not placed by itself."""
+    chunks = [[reducer + plan.reducers * (len(set(parts)) > 1) for reducer in parts] for parts in plan.chunks.values()]
     table = pa.table(
-        {
-            _DIGEST: pa.array(list(plan.chunks), pa.int64()),
-            _CHUNKS: pa.array(list(plan.chunks.values()), pa.list_(pa.int32())),
-            SPLIT: pa.array([len(set(parts)) > 1 for parts in plan.chunks.values()], pa.bool_()),
-        }
+        {_DIGEST: pa.array(list(plan.chunks), pa.int64()), _CHUNKS: pa.array(chunks, pa.list_(pa.int32()))}
     )
     lookup = F.broadcast(df.sparkSession.createDataFrame(table))
     return df.withColumn(_DIGEST, K.digest(plan.keys)).join(lookup, _DIGEST, "left")
@@ -68,9 +75,3 @@ def _slot_reducer(plan: SaltPlan) -> Column:
     # One text, cast while planning: thousands of literals would be as many expressions.
     table = F.expr(f"cast(split('{','.join(map(str, plan.slots))}', ',') as array<int>)")
     return F.element_at(table, K.slot(plan.keys, len(plan.slots)) + 1)
-
-
-def _repartition(df: DataFrame, plan: SaltPlan, reducer: Column) -> DataFrame:
-    split = F.coalesce(F.col(SPLIT), F.lit(False))
-    rows = df.withColumn(REDUCER, reducer).withColumn(SPLIT, split).drop(_DIGEST, _CHUNKS)
-    return rows.repartitionById(plan.reducers, F.col(REDUCER))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lib.errors import GridsinkError
+from lib.salting.packing import Piece, pack
 from lib.salting.profile import Profile
 
 EVEN = 1.2
@@ -65,21 +65,15 @@ def plan(profile: Profile, reducers: int, *, chunk: float = CHUNK, even: float =
         return identity("there is no load to spread")
     if before <= even:
         return identity(f"the load is even: the largest reducer has {before:.2f} times the mean")
-    if reducers * 8 > len(profile.slots):
+    if reducers > round(1 / (8 * profile.smallest_share)) or reducers * 8 > len(profile.slots):
         raise GridsinkError(
-            f"a profile of {len(profile.slots)} slots is too coarse for {reducers} reducers",
-            ", ".join(profile.keys),
-            f"profile with slots={1 << (16 * reducers - 1).bit_length()}",
-        )
-    if reducers > round(1 / (8 * profile.smallest_share)):
-        raise GridsinkError(
-            f"the profile does not tell apart keys that are heavy for {reducers} reducers",
+            f"the profile is too coarse for {reducers} reducers",
             ", ".join(profile.keys),
             f"profile with reducers={reducers}",
         )
     pieces, counts, rest = _cut(profile, chunk * mean)
     pieces += [(load, 1, number, 0) for number, load in enumerate(rest)]
-    place, loads = _pack(pieces, reducers)
+    place, loads = pack(pieces, reducers)
     after = max(loads) / mean
     if after >= before:
         return identity(f"no key can be split: the largest reducer has {before:.2f} times the mean either way")
@@ -88,9 +82,6 @@ def plan(profile: Profile, reducers: int, *, chunk: float = CHUNK, even: float =
     done = SaltPlan(profile.keys, reducers, False, "", before, after, chunks, slots)
     reason = f"{len(done.split)} keys split, largest reducer from {before:.2f} to {after:.2f} times the mean"
     return SaltPlan(profile.keys, reducers, False, reason, before, after, chunks, slots)
-
-
-Piece = tuple[float, int, int, int]  # load, kind (0 chunk, 1 slot), digest or slot, number of the chunk
 
 
 def _cut(profile: Profile, limit: float) -> tuple[list[Piece], dict[int, int], list[int]]:
@@ -105,17 +96,3 @@ def _cut(profile: Profile, limit: float) -> tuple[list[Piece], dict[int, int], l
     counts = {key: min(rows[key], math.ceil(load / limit)) for key, load in loads.items()}
     pieces: list[Piece] = [(loads[key] / n, 0, key, number) for key, n in counts.items() for number in range(n)]
     return pieces, counts, rest
-
-
-def _pack(pieces: list[Piece], reducers: int) -> tuple[dict[tuple[int, int, int], int], list[float]]:
-    """LPT: (kind, id, number) -> reducer, and the reducers' loads."""
-    heap = [(0.0, reducer) for reducer in range(reducers)]
-    place: dict[tuple[int, int, int], int] = {}
-    for load, *piece in sorted(pieces, key=lambda it: (-it[0], *it[1:])):
-        least, reducer = heap[0]
-        place[piece[0], piece[1], piece[2]] = reducer
-        heapq.heapreplace(heap, (least + load, reducer))
-    loads = [0.0] * reducers
-    for load, reducer in heap:
-        loads[reducer] = load
-    return place, loads

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lib.salting.keys import RESERVED
-from lib.salting.placement import REDUCER, SPLIT
+from lib.salting.placement import PLACE
 
 Partial = Callable[[pa.Table], pa.Table]
 Merge = Callable[[list[pa.Table]], pa.Table]
@@ -19,43 +19,48 @@ Merge = Callable[[list[pa.Table]], pa.Table]
 NUMBER = f"{RESERVED}number"  # of a partial among its reducer's of the same key
 PARTIAL = f"{RESERVED}partial"  # an Arrow stream
 RESULT = f"{RESERVED}result"
-OUTPUT_ROWS = 10_000
+OUTPUT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class Partials:
-    """First stage. Where `output` has no column for partials, every group is whole and only results come out."""
+    """First stage. columns: what `partial` gets. reducers: of the plan. Where `output` has no column for partials,
+    every group is whole and only results come out.
+    """
 
     keys: tuple[str, ...]
+    columns: tuple[str, ...]
     partial: Partial
     merge: Merge
     result: pa.Schema
     output: pa.Schema
+    reducers: int
     block_rows: int
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return gathered(self._tables(batches), self.output)
 
     def _tables(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        splits = PARTIAL in self.output.names
         for run in runs(batches, self.keys):
-            split, reducer, key = False, 0, None
+            key, place = None, 0
             partials = []
             for rows in blocks(run, self.block_rows):
                 if key is None:
-                    key = rows.select(list(self.keys)).slice(0, 1)
-                    split, reducer = rows[SPLIT][0].as_py(), rows[REDUCER][0].as_py()
-                partials.append(self.partial(rows.drop_columns([REDUCER, SPLIT])))
+                    key = rows.select(self.keys).slice(0, 1)
+                    place = rows[PLACE][0].as_py() if splits else 0
+                partials.append(self.partial(rows.select(self.columns)))
             assert key is not None
-            if split:
+            if place >= self.reducers:
                 values = {
-                    REDUCER: pa.array([reducer] * len(partials), pa.int32()),
+                    PLACE: pa.array([place] * len(partials), pa.int32()),
                     NUMBER: pa.array(range(len(partials)), pa.int64()),
                     PARTIAL: pa.array([to_bytes(it) for it in partials], pa.binary()),
                 }
                 yield _table(key, values, self.output, len(partials))
                 continue
             done = conform(self.merge(partials), self.result)
-            if RESULT in self.output.names:
+            if splits:
                 struct = pa.StructArray.from_arrays(
                     [column.combine_chunks() for column in done.columns], fields=list(self.output.field(RESULT).type)
                 )
@@ -84,8 +89,8 @@ class Merging:
             partials.append(batch.filter(pc.invert(final)))
         for run in runs(partials, self.keys):
             rows = pa.Table.from_batches(list(run))
-            done = conform(self.merge([from_bytes(it.as_py()) for it in rows[PARTIAL]]), self.result)
-            key = rows.select(list(self.keys)).slice(0, 1)
+            done = conform(self.merge([from_bytes(it.as_buffer()) for it in rows[PARTIAL]]), self.result)
+            key = rows.select(self.keys).slice(0, 1)
             yield _table(key, dict(zip(done.column_names, done.columns, strict=True)), self.output, done.num_rows)
 
     def _passed(self, batch: pa.RecordBatch) -> pa.Table:
@@ -155,21 +160,24 @@ def blocks(pieces: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
 
 
 def gathered(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Small tables as batches of some thousand rows."""
+    """Small tables as batches of some megabytes."""
     held: list[pa.Table] = []
-    count = 0
+    size = 0
     for table in tables:
-        held.append(table)
-        count += table.num_rows
-        if count >= OUTPUT_ROWS:
+        if table.num_rows:
+            held.append(table)
+            size += table.nbytes
+        if size >= OUTPUT_BYTES:
             yield from pa.concat_tables(held).combine_chunks().to_batches()
-            held, count = [], 0
-    if count:
+            held, size = [], 0
+    if held:
         yield from pa.concat_tables(held).combine_chunks().to_batches()
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The schema's columns in its types. Raises ValueError where the table has others."""
+    if table.schema.equals(schema):
+        return table
     if set(table.column_names) != set(schema.names):
         raise ValueError(f"merge gave the columns {table.column_names}, its schema has {schema.names}")
     return table.select(schema.names).cast(schema)
@@ -182,7 +190,7 @@ def to_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def from_bytes(data: bytes) -> pa.Table:
+def from_bytes(data: pa.Buffer) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
 
 
@@ -193,7 +201,8 @@ def _table(key: pa.Table, values: dict[str, pa.Array], schema: pa.Schema, rows: 
         if field.name in values:
             columns.append(values[field.name])
         elif field.name in key.column_names:
-            columns.append(key[field.name].take(pa.array([0] * rows, pa.int64())))
+            one = key[field.name]
+            columns.append(one if rows == 1 else one.take(pa.array(np.zeros(rows, np.int64))))
         else:
             columns.append(pa.nulls(rows, field.type))
     return pa.table(columns, schema=schema)

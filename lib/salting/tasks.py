@@ -62,6 +62,21 @@ def tasks(spark: SparkSession, after: int) -> list[Task]:
     return [found[key] for key in sorted(found)]
 
 
+def attempts(spark: SparkSession) -> dict[tuple[int, int], set[str]]:
+    """(stage, attempt) of every stage that began -> the executors on which tasks of it succeeded.
+
+    An attempt above 0 is a stage that was calculated again, because an executor was lost with what it had written.
+    """
+    store = _store(spark)
+    found = {}
+    for stage in _stages(spark):
+        every = store.taskList(stage.stageId(), stage.attemptId(), MOST_TASKS)
+        tasks = [every.apply(number) for number in range(every.size())]
+        done = {task.executorId() for task in tasks if task.status() == "SUCCESS"}
+        found[stage.stageId(), stage.attemptId()] = done
+    return found
+
+
 def _store(spark: SparkSession) -> Any:
     if not hasattr(spark, "_jsc"):
         raise GridsinkError(

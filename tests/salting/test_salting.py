@@ -142,6 +142,26 @@ def test_uniform_keys_are_left_alone(spark: SparkSession) -> None:
     check_same(result, df.groupBy("k").agg(F.count("*").alias("n"), F.sum("id").alias("wh")))
 
 
+@pytest.mark.usefixtures("shuffled_joins")
+def test_light_keys_are_packed_in_one_stage(spark: SparkSession) -> None:
+    """Forty equal keys, which hashing does not give five to each of eight reducers."""
+    df = spark.range(20_000).selectExpr("id", "id % 40 AS k", "id % 7 AS wh")
+    found = profile(df, ["k"], reducers=REDUCERS)
+    done = plan(found, REDUCERS)
+    assert (done.identity, found.heavy, done.split) == (False, (), {})
+    plain = df.groupBy("k").agg(F.count("*").alias("n"), F.sum("wh").alias("wh"))
+    result = salted_group_map(df, ["k"], count_and_sum, add, "n long, wh long", row_key=["id"], plan=done)
+    check_same(result, plain)
+    with observe(spark) as report:
+        result.write.format("noop").mode("overwrite").save()
+    assert [stage.spread("rows").max_over_mean for stage in report.stages] == [1.0]
+    check_same(
+        salted_aggregate(df, ["k"], {"wh": ("sum", "wh"), "m": ("median", "wh")}, row_key=["id"], plan=done),
+        df.groupBy("k").agg(F.sum("wh").alias("wh"), F.median("wh").alias("m")),
+    )
+    check_same(salted_join(df, plain, ["k"], row_key=["id"], plan=done), df.join(plain, ["k"]))
+
+
 AGGS: dict[str, tuple[Any, ...]] = {
     "n": ("count", "*"),
     "n_wh": ("count", "wh"),
@@ -215,9 +235,17 @@ def test_group_map_equals_plain_spark(spark: SparkSession, skewed: DataFrame) ->
     keys = ["area", "phase"]
     done = plan(profile(skewed, keys), REDUCERS)
     assert done.split
+    plain = skewed.groupBy(*keys).agg(F.count("*").alias("n"), F.sum("wh").alias("wh"))
     salted = salted_group_map(skewed, keys, count_and_sum, add, "n long, wh long", row_key=["row"], plan=done,
                               ordered=False, block_rows=1_000)  # fmt: skip
-    check_same(salted, skewed.groupBy(*keys).agg(F.count("*").alias("n"), F.sum("wh").alias("wh")))
+    check_same(salted, plain)
+
+    def pruned(rows: pa.Table) -> pa.Table:
+        assert rows.column_names == ["wh"]
+        return count_and_sum(rows)
+
+    salted = salted_group_map(skewed, keys, pruned, add, "n long, wh long", row_key=["row"], plan=done, columns=["wh"])
+    check_same(salted, plain)
 
 
 def test_group_map_gives_the_same_bits_and_even_reducers(
