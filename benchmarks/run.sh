@@ -6,7 +6,7 @@ if [[ $# -eq 0 || ! -f "benchmarks/$1.py" ]]; then
     echo "usage: benchmarks/run.sh NAME [options]; benchmarks:" >&2
     for file in benchmarks/[a-z]*.py; do
         name="$(basename "$file" .py)"
-        [[ "$name" == common ]] || echo "  $name" >&2
+        [[ "$name" == common || "$name" == workers ]] || echo "  $name" >&2
     done
     exit 2
 fi

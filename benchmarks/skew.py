@@ -1,11 +1,13 @@
-"""Skewed keys: the load of reducers, CPU and time of an exact median per key, salted by plan and by its rivals."""
+"""Skewed keys: the load of reducers, CPU and time of robust statistics per key, salted by plan and by its rivals."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +16,47 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks import common
+from benchmarks import common, workers
 from lib import session
+from lib.report.plots import lines
 from lib.salting import SkewReport, observe, plan, profile, salted_group_map
 from lib.settings import load
 
 EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0)
 REDUCERS = (8, 64, 256)
 VALUES = 500
-SCHEMA = "rows long, median double"
+SETTINGS = {
+    "spark.master": "local[2]",
+    "spark.driver_memory": "4g",
+    "spark.conf.spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4",
+    "spark.conf.spark.python.daemon.module": "benchmarks.workers",
+}
+SCHEMA = "rows long, p05 int, median double, p95 int, deviation double, trimmed_mean double"
+MAKESPAN, CPU = "makespan s (modelled)", "CPU s"
 METRICS = {
     "rows max/mean": "Rows per reducer, max/mean",
     "bytes max/mean": "Bytes per reducer, max/mean",
-    "seconds max/mean": "Seconds per reducer, max/mean",
-    "makespan s (modelled)": "Makespan on as many slots as reducers, s (modelled)",
+    "CPU max/mean": "CPU seconds per reducer, max/mean",
+    MAKESPAN: "Makespan on as many slots as reducers, s (modelled)",
     "wall s": "Wall clock on this machine, s",
-    "CPU s": "CPU of all processes, s",
+    CPU: "CPU of all processes, s",
 }
 NOTES = (
-    "The work is the exact median per key, from counted values, in Python workers: the same two functions everywhere.",
-    "max/mean are of the stage that read most rows from a shuffle, from Spark's own figures of its tasks. Seconds are "
-    "a task's run time, Python included; 'JVM CPU' leaves Python out.",
+    "The work: exact 5 %, 50 % and 95 % quantiles, median absolute deviation and trimmed mean of each area's readings, "
+    "from counted values, in Python workers. The same functions everywhere; rivals read the two columns they need.",
+    "max/mean, max/median and variation are of the stage that read most rows from a shuffle, from Spark's own figures "
+    "of its tasks; CPU of a task is the JVM's and its Python worker's.",
     "The makespan is modelled: each stage's measured task times, in their order, put on as many slots as reducers, "
     "each task on the slot that is free first; stages one after the other. Profiling is among the salted run's stages.",
-    "Wall clock and CPU are of the whole run, profiling and planning included; CPU counts every process. AQE is on for "
-    "'AQE', 'REBALANCE hint' and 'planned salting'. Coalescing is off for rivals, which keeps their reducers' number; "
-    "for planned salting it is on, and joins the tasks of its small stages alone.",
+    "Wall clock and CPU are of the whole run, profiling and planning included ('profile CPU s' is their part, which a "
+    "kept plan saves); CPU counts every process.",
+    "AQE is on for 'AQE', 'REBALANCE hint' and 'planned salting'. Coalescing is off for rivals, which keeps their "
+    "reducers' number; for planned salting it is on, and joins the tasks of its small stages alone.",
     "'equal' compares all rows of the result with plain Spark's. 'uniform salting' cuts every key into --salts parts.",
+    "The JVM compiles fully, as a cluster's executors do.",
 )
 
 
@@ -56,14 +67,35 @@ def partial(rows: pa.Table) -> pa.Table:
 
 
 def merge(partials: list[pa.Table]) -> pa.Table:
-    """Rows and exact median of the values counted in `partials`."""
+    """Robust statistics of the values counted in `partials`, which may name a value more than once."""
     every = pa.concat_tables(partials)
-    value, count = every["wh"].to_numpy(), every["n"].to_numpy()
-    order = np.argsort(value, kind="stable")
-    value, upto = value[order], np.cumsum(count[order])
+    value, upto = accumulated(every["wh"].to_numpy(), every["n"].to_numpy())
+    count = np.diff(upto, prepend=0)
     rows = int(upto[-1])
-    low, high = np.searchsorted(upto, [(rows - 1) // 2, rows // 2], side="right")
-    return pa.table({"rows": [rows], "median": [(float(value[low]) + float(value[high])) / 2]})
+    low, high = (int(value[np.searchsorted(upto, np.ceil(share * rows))]) for share in (0.05, 0.95))
+    middle = median(value, upto)
+    kept = (value >= low) & (value <= high)
+    return pa.table(
+        {
+            "rows": [rows],
+            "p05": pa.array([low], pa.int32()),
+            "median": [middle],
+            "p95": pa.array([high], pa.int32()),
+            "deviation": [median(*accumulated(np.abs(value - middle), count))],
+            "trimmed_mean": [float(value[kept] @ count[kept]) / float(count[kept].sum())],
+        }
+    )
+
+
+def accumulated(value: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values in order, and how many there are up to each."""
+    order = np.argsort(value, kind="stable")
+    return value[order].astype(np.float64), np.cumsum(count[order])
+
+
+def median(value: np.ndarray, upto: np.ndarray) -> float:
+    low, high = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+    return (float(value[low]) + float(value[high])) / 2
 
 
 def whole(rows: pa.Table) -> pa.Table:
@@ -71,11 +103,11 @@ def whole(rows: pa.Table) -> pa.Table:
 
 
 def plain(df: DataFrame, reducers: int, salts: int) -> DataFrame:
-    return df.groupBy("area").applyInArrow(whole, f"area int, {SCHEMA}")
+    return df.select("area", "wh").groupBy("area").applyInArrow(whole, f"area int, {SCHEMA}")
 
 
 def rebalance(df: DataFrame, reducers: int, salts: int) -> DataFrame:
-    return plain(df.hint("rebalance", "area"), reducers, salts)
+    return plain(df.select("area", "wh").hint("rebalance", "area"), reducers, salts)
 
 
 def uniform(df: DataFrame, reducers: int, salts: int) -> DataFrame:
@@ -87,14 +119,16 @@ def uniform(df: DataFrame, reducers: int, salts: int) -> DataFrame:
     def together(parts: pa.Table) -> pa.Table:
         return merge([parts]).add_column(0, "area", parts["area"].slice(0, 1))
 
-    salted = df.withColumn("salt", F.pmod(F.xxhash64("row"), F.lit(salts)))
+    salted = df.select("area", "wh", F.pmod(F.xxhash64("row"), F.lit(salts)).alias("salt"))
     parts = salted.groupBy("area", "salt").applyInArrow(part, "area int, wh int, n long")
     return parts.groupBy("area").applyInArrow(together, f"area int, {SCHEMA}")
 
 
 def planned(df: DataFrame, reducers: int, salts: int) -> DataFrame:
-    chosen = plan(profile(df, ["area"], reducers=reducers), reducers)
-    return salted_group_map(df, ["area"], partial, merge, SCHEMA, row_key=["row"], plan=chosen, ordered=False)
+    how = plan(profile(df, ["area"], reducers=reducers), reducers)
+    return salted_group_map(
+        df, ["area"], partial, merge, SCHEMA, row_key=["row"], plan=how, columns=["wh"], ordered=False
+    )
 
 
 SALTED = "planned salting"
@@ -123,35 +157,72 @@ def write_rows(spark: SparkSession, path: str, s: float, rows: int, keys: int, f
     drawn.mapInArrow(draw, "row long, area int, wh int").write.mode("overwrite").parquet(path)
 
 
-def measure(
-    spark: SparkSession, df: DataFrame, name: str, reducers: int, salts: int
-) -> tuple[dict[str, Any], pa.Table, SkewReport]:
-    """One run: its figures, its result sorted by key, its tasks."""
-    run, adaptive = RIVALS[name]
-    spark.conf.set("spark.sql.shuffle.partitions", str(reducers))
-    spark.conf.set("spark.sql.adaptive.enabled", str(adaptive).lower())
-    # Coalescing would change the rivals' number of reducers. A plan's is fixed, whatever the small stages around it do.
-    spark.conf.set("spark.sql.adaptive.coalescePartitions.enabled", str(name == SALTED).lower())
-    cpu, begin = cpu_s(), time.perf_counter()
-    with observe(spark) as report:
-        result = run(df, reducers, salts).toArrow()
-    wall, cpu = time.perf_counter() - begin, cpu_s() - cpu
-    main = report.main()
-    spreads = {measure: main.spread(measure) for measure in ("rows", "bytes", "cpu_s", "run_s")}
-    figures = {
-        "tasks": len(main.tasks),
-        "rows max/mean": spreads["rows"].max_over_mean,
-        "rows max/median": spreads["rows"].max_over_median,
-        "rows variation": spreads["rows"].variation,
-        "bytes max/mean": spreads["bytes"].max_over_mean,
-        "JVM CPU max/mean": spreads["cpu_s"].max_over_mean,
-        "seconds max/mean": spreads["run_s"].max_over_mean,
-        "hottest task s": spreads["run_s"].max,
-        "makespan s (modelled)": makespan(report, reducers),
-        "wall s": wall,
-        "CPU s": cpu,
-    }
-    return figures, result.sort_by("area"), report
+@dataclass(frozen=True)
+class Bench:
+    spark: SparkSession
+    task_cpu: Path
+    """Where the workers note their tasks' CPU seconds."""
+    salts: int
+    rounds: int
+
+    def measure(self, df: DataFrame, name: str, reducers: int) -> tuple[dict[str, Any], pa.Table, SkewReport]:
+        """One run: its figures, its result sorted by key, its tasks with the CPU seconds of JVM and Python."""
+        run, adaptive = RIVALS[name]
+        conf = self.spark.conf
+        conf.set("spark.sql.shuffle.partitions", str(reducers))
+        conf.set("spark.sql.adaptive.enabled", str(adaptive).lower())
+        # Coalescing would change the rivals' number of reducers. A plan's is fixed, whatever the stages around it do.
+        conf.set("spark.sql.adaptive.coalescePartitions.enabled", str(name == SALTED).lower())
+        cpu, begin = cpu_s(), time.perf_counter()
+        with observe(self.spark) as report:
+            calculation = run(df, reducers, self.salts)
+            ready = cpu_s()
+            result = calculation.toArrow()
+        wall, done = time.perf_counter() - begin, cpu_s()
+        time.sleep(0.2)  # the last workers write when Spark has their results
+        python = workers.read(self.task_cpu)
+        report.tasks = [replace(it, cpu_s=it.cpu_s + python.get((it.stage, it.index), 0.0)) for it in report.tasks]
+        main = report.main()
+        rows, size, cpu_spread, run_s = (main.spread(it) for it in ("rows", "bytes", "cpu_s", "run_s"))
+        figures = {
+            "tasks": len(main.tasks),
+            "rows max/mean": rows.max_over_mean,
+            "rows max/median": rows.max_over_median,
+            "rows variation": rows.variation,
+            "bytes max/mean": size.max_over_mean,
+            "CPU max/mean": cpu_spread.max_over_mean,
+            "hottest task CPU s": cpu_spread.max,
+            "hottest task s": run_s.max,
+            MAKESPAN: makespan(report, reducers),
+            "wall s": wall,
+            CPU: done - cpu,
+            "profile CPU s": ready - cpu,
+        }
+        return figures, result.sort_by("area"), report
+
+    def compare(self, df: DataFrame, s: float, reducers: int, raw: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Every rival on the same rows, in turns."""
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RIVALS}
+        expected: pa.Table | None = None
+        equal = dict.fromkeys(RIVALS, True)
+        for _ in range(self.rounds):
+            for name in RIVALS:
+                figures, result, report = self.measure(df, name, reducers)
+                expected = result if expected is None else expected
+                equal[name] &= result.equals(expected)
+                runs[name].append(figures)
+                stages = [
+                    {key: [round(getattr(task, key), 3) for task in stage.tasks] for key in ("rows", "cpu_s", "run_s")}
+                    for stage in report.every
+                ]
+                raw.append({"s": s, "reducers": reducers, "rival": name, "stages": stages} | figures)
+                common.say(f"s={s} reducers={reducers} {name}: {figures['wall s']:.1f} s, {figures[CPU]:.1f} CPU s")
+        return [
+            {"s": s, "reducers": reducers, "rival": name}
+            | {key: common.median([run[key] for run in runs[name]]) for key in runs[name][0]}
+            | {"equal": equal[name]}
+            for name in RIVALS
+        ]
 
 
 def makespan(report: SkewReport, slots: int) -> float:
@@ -179,31 +250,25 @@ def cpu_s() -> float:
     return total
 
 
-def plot(rows: Sequence[Mapping[str, Any]], metric: str, title: str, path: Path) -> None:
+def plot(table: Sequence[Mapping[str, Any]], metric: str, title: str) -> None:
     """One panel per number of reducers, one line per rival, over s."""
-    numbers = sorted({row["reducers"] for row in rows})
-    figure = Figure(figsize=(4.2 * len(numbers), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, reducers in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers, strict=True):
-        for name in RIVALS:
-            points = [(row["s"], row[metric]) for row in rows if (row["rival"], row["reducers"]) == (name, reducers)]
-            axes.plot(*zip(*points, strict=True), marker="o", label=name, linewidth=2.5 if name == SALTED else 1.2)
-        axes.set(title=f"{reducers} reducers", xlabel="Zipf s", yscale="log")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
-    figure.axes[0].legend(fontsize=8)
-    figure.savefig(path, format="png", dpi=110)
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in table:
+        panel = panels.setdefault(f"{row['reducers']} reducers", {})
+        panel.setdefault(row["rival"], []).append((row["s"], row[metric]))
+    name = metric.split(" (")[0].replace("/", "_").replace(" ", "_")
+    picture = lines(panels, title=title, x="Zipf s", log=True, bold=SALTED)
+    (common.RESULTS / f"skew_{name}.png").write_bytes(picture)
 
 
 @click.command()
 @click.option("--rows", default=10**7, show_default=True, help="Rows for each s.")
-@click.option("--keys", default=10_000, show_default=True, help="Distinct keys.")
+@click.option("--keys", default=2_000, show_default=True, help="Distinct keys.")
 @click.option("--s", "exponents", type=float, multiple=True, help="Zipf's exponent; again for more.  [default: 0 to 2]")
 @click.option("--reducers", "numbers", type=int, multiple=True, help="Again for more.  [default: 8, 64, 256]")
 @click.option("--salts", default=16, show_default=True, help="Parts that uniform salting cuts each key into.")
 @click.option("--rounds", default=1, show_default=True, help="Runs of each; the median is told.")
 @click.option("--files", default=64, show_default=True, help="Files of the input, at least one task each.")
-@click.option("--driver-memory", default="4g", show_default=True)
 def main(
     rows: int,
     keys: int,
@@ -212,10 +277,14 @@ def main(
     salts: int,
     rounds: int,
     files: int,
-    driver_memory: str,
 ) -> None:
-    spark = session.build(load([f"spark.driver_memory={driver_memory}"], environment={}), "skew")
     folder = Path(tempfile.mkdtemp(prefix="skew-"))
+    task_cpu = folder / "cpu"
+    task_cpu.mkdir()
+    os.environ[workers.FOLDER] = str(task_cpu)
+    spark = session.build(load([f"{key}={value}" for key, value in SETTINGS.items()], environment={}), "skew")
+    spark.conf.set("spark.sql.files.minPartitionNum", str(files))  # a task each
+    bench = Bench(spark, task_cpu, salts, rounds)
     table: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     try:
@@ -223,63 +292,36 @@ def main(
             path = str(folder / f"s{s}")
             write_rows(spark, path, s, rows, keys, files)
             df = spark.read.parquet(path)
-            for name in RIVALS:
-                measure(spark, df.where("row < 20000"), name, 2, salts)  # starts workers, untimed
+            if not table:
+                for name in ("plain", SALTED):
+                    bench.measure(df, name, 8)  # compiles, untimed
             for reducers in numbers or REDUCERS:
-                table += compare(spark, df, s, reducers, salts, rounds, raw)
+                table += bench.compare(df, s, reducers, raw)
             shutil.rmtree(path)
     finally:
         spark.stop()
         shutil.rmtree(folder, ignore_errors=True)
     parameters = {"rows": rows, "keys": keys, "s": exponents or EXPONENTS, "reducers": numbers or REDUCERS}
-    parameters |= {"salts": salts, "rounds": rounds, "files": files, "driver_memory": driver_memory}
-    common.write("skew", parameters, {"Exact median per key": table, "Against plain Spark": ratios(table)}, NOTES, raw)
+    parameters |= {"salts": salts, "rounds": rounds, "files": files} | SETTINGS
+    tables = {"Robust statistics per key": table, "Planned salting over its rivals": ratios(table)}
+    common.write("skew", parameters, tables, NOTES, raw)
     for metric, title in METRICS.items():
-        plot(
-            table,
-            metric,
-            title,
-            common.RESULTS / f"skew_{metric.split(' (')[0].replace('/', '_').replace(' ', '_')}.png",
-        )
-
-
-def compare(
-    spark: SparkSession, df: DataFrame, s: float, reducers: int, salts: int, rounds: int, raw: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Every rival on the same rows, in turns."""
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in RIVALS}
-    expected: pa.Table | None = None
-    equal = dict.fromkeys(RIVALS, True)
-    for _ in range(rounds):
-        for name in RIVALS:
-            figures, result, report = measure(spark, df, name, reducers, salts)
-            expected = result if expected is None else expected
-            equal[name] &= result.equals(expected)
-            runs[name].append(figures)
-            task_s = [[task.run_s for task in stage.tasks] for stage in report.every]
-            raw.append({"s": s, "reducers": reducers, "rival": name, "task_s": task_s} | figures)
-            common.say(f"s={s} reducers={reducers} {name}: {figures['wall s']:.1f} s")
-    return [
-        {"s": s, "reducers": reducers, "rival": name}
-        | {key: common.median([run[key] for run in runs[name]]) for key in runs[name][0]}
-        | {"equal": equal[name]}
-        for name in RIVALS
-    ]
+        plot(table, metric, title)
 
 
 def ratios(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Planned salting over each rival: below 1 it is better."""
+    """Below 1 planned salting is better."""
     found = []
     by = {(row["s"], row["reducers"], row["rival"]): row for row in table}
     for s, reducers in dict.fromkeys((row["s"], row["reducers"]) for row in table):
-        own = by[s, reducers, SALTED]
+        own, plain = by[s, reducers, SALTED], by[s, reducers, "plain"]
         row: dict[str, Any] = {"s": s, "reducers": reducers}
         for name in RIVALS:
             if name != SALTED:
-                other = by[s, reducers, name]
-                row[f"makespan (modelled) / {name}"] = own["makespan s (modelled)"] / other["makespan s (modelled)"]
-        row["CPU / plain"] = own["CPU s"] / by[s, reducers, "plain"]["CPU s"]
-        row["wall / plain"] = own["wall s"] / by[s, reducers, "plain"]["wall s"]
+                row[f"makespan (modelled) / {name}"] = own[MAKESPAN] / by[s, reducers, name][MAKESPAN]
+        row["CPU / plain"] = own[CPU] / plain[CPU]
+        row["CPU with a kept plan / plain"] = (own[CPU] - own["profile CPU s"]) / plain[CPU]
+        row["wall / plain"] = own["wall s"] / plain["wall s"]
         found.append(row)
     return found
 
