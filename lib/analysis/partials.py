@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -20,15 +20,13 @@ from lib.calculation.located import not_located
 from lib.calculation.parts import quoted, run_properties
 from lib.calculation.storage import filesystem, is_local, local_path
 from lib.errors import GridsinkError
-from lib.tables import ARROW, TABLES, Lake
-from lib.tables.lake import properties
+from lib.tables import ARROW, Lake
 
 _log = logging.getLogger(__name__)
 
 CellKey = tuple[str, date]
 MOST_FILES = 64
 """An operator's files are compacted when there are more."""
-_ATTEMPTS = 5
 _UNREADABLE = (OSError, ValueError, KeyError, pa.ArrowException)
 _SMALL = [name for name in ARROW["partial"].names if name not in ("operator", "figures")]
 _REPEATED = ["fingerprint", "manifest", "rejected"]
@@ -165,37 +163,22 @@ class PartialTable:
         self.problems.append(problem)
 
     def _write(self, write: Callable[[DeltaTable], None]) -> None:
-        for attempt in range(_ATTEMPTS):
-            try:
-                table = self._open()
-                problem = _other_columns(table)
-            except Exception as e:
-                problem = f"table partial cannot be opened: {_line(e)}"
+        def checked(table: DeltaTable) -> None:
+            problem = _other_columns(table)
             if problem:
                 raise GridsinkError(problem, self._path, _REMEDY)
-            try:
-                write(table)
-                return
-            except CommitFailedError as e:
-                if attempt == _ATTEMPTS - 1:
-                    raise GridsinkError(
-                        f"table partial was changed by others each time it was to be written: {_line(e)}",
-                        self._path, "run again",
-                    ) from e  # fmt: skip
-                time.sleep(0.2 * 2**attempt)
-            except Exception as e:
-                raise GridsinkError(f"table partial cannot be written: {_line(e)}", self._path, _REMEDY) from e
+            write(table)
 
-    def _open(self) -> DeltaTable:
-        table = TABLES["partial"]
-        if not DeltaTable.is_deltatable(self._path):
-            if is_local(self._path):
-                local_path(self._path).mkdir(parents=True, exist_ok=True)
-            DeltaTable.create(
-                self._path, Schema.from_json(table.schema.json()), mode="ignore", description=table.comment,
-                partition_by=list(table.partition_by), configuration=properties(table), raise_if_key_not_exists=False,
-            )  # fmt: skip
-        return DeltaTable(self._path)
+        try:
+            self._lake.create("partial")
+            self._lake.commit("partial", checked)
+        except GridsinkError:
+            raise
+        except CommitFailedError as e:
+            problem = f"table partial was changed by others each time it was to be written: {_line(e)}"
+            raise GridsinkError(problem, self._path, "run again") from e
+        except Exception as e:
+            raise GridsinkError(f"table partial cannot be written: {_line(e)}", self._path, _REMEDY) from e
 
     def _compact(self, operator: str) -> None:
         try:

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from lib.calculation.storage import filesystem, partition_folder
@@ -29,7 +28,6 @@ from lib.errors import GridsinkError
 from lib.tables import ARROW, TABLES, Lake
 
 _ROWS_PER_GROUP = 1 << 16
-_ATTEMPTS = 5
 # Columns of few distinct values: a dictionary on the others costs time and gains nothing.
 _DICTIONARY = {
     "network_id", "network_version", "vn_kv", "vm_min_ts", "vm_max_ts", "minutes_below", "minutes_above", "slots_valid",
@@ -177,13 +175,14 @@ def commit(
     where = [("region", "in", sorted(regions)), ("date", "in", iso)]
 
     def write(snapshot: DeltaTable) -> None:
+        _check(lake, table, snapshot)
         if actions or snapshot.file_uris(partition_filters=where):
             snapshot.create_write_transaction(
                 actions, "overwrite", snapshot.schema(), partition_by=list(TABLES[table].partition_by),
                 partition_filters=where, commit_properties=run_properties(run_id),
             )  # fmt: skip
 
-    return _retried(lake, table, write)
+    return lake.commit(table, write)
 
 
 def commit_quarantine(
@@ -198,10 +197,11 @@ def commit_quarantine(
     filters = [("region", "in", sorted(regions)), ("job", "=", job), ("date", "in", iso)]
 
     def write(snapshot: DeltaTable) -> None:
+        _check(lake, "quarantine", snapshot)
         if rows or snapshot.file_uris(partition_filters=filters):
             write_deltalake(snapshot, data, mode="overwrite", predicate=where, commit_properties=run_properties(run_id))
 
-    return _retried(lake, "quarantine", write)
+    return lake.commit("quarantine", write)
 
 
 @contextlib.contextmanager
@@ -212,24 +212,13 @@ def _explained(table: str, root: str) -> Iterator[None]:
         raise WriteFailed(f"table {table} cannot be written: {' '.join(str(e).split())} (in {root})") from e
 
 
-def _retried(lake: Lake, table: str, write: Any) -> int:
-    for attempt in range(_ATTEMPTS):
-        snapshot = DeltaTable(lake.path(table))
-        found, expected = set(snapshot.schema().to_arrow().names), set(ARROW[table].names)
-        if found != expected:
-            raise GridsinkError(
-                f"table {table} has other columns than this gridsink writes: {', '.join(sorted(found ^ expected))}",
-                lake.path(table), "move the table away; the job makes it again",
-            )  # fmt: skip
-        try:
-            write(snapshot)
-            snapshot.update_incremental()
-            return snapshot.version()
-        except CommitFailedError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(0.2 * 2**attempt)
-    raise AssertionError("unreachable")
+def _check(lake: Lake, table: str, snapshot: DeltaTable) -> None:
+    found, expected = set(snapshot.schema().to_arrow().names), set(ARROW[table].names)
+    if found != expected:
+        raise GridsinkError(
+            f"table {table} has other columns than this gridsink writes: {', '.join(sorted(found ^ expected))}",
+            lake.path(table), "move the table away; the job makes it again",
+        )  # fmt: skip
 
 
 def run_properties(run_id: str) -> CommitProperties:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import date
@@ -10,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import functions as F
 
 from lib.algorithm import figures as partials
 from lib.algorithm.formula import Formula, apply_finish, explained
 from lib.calculation.parts import quoted, run_properties
 from lib.tables import TABLES, Column, Lake, Table
-from lib.tables.lake import properties
 from lib.tables.schema import REGION
 
 if TYPE_CHECKING:
@@ -31,7 +28,6 @@ Cell = tuple[str, date]
 
 ALL_DAYS = date(1970, 1, 1)
 """`date` of the one period that has all days: the same whatever days the lake has."""
-_ATTEMPTS = 5
 
 
 def period_of(day: date, period: Period) -> date:
@@ -107,8 +103,7 @@ def commit(lake: Lake, pipeline: Pipeline, rows: pa.Table, periods: Collection[C
     on disk has other columns.
     """
     table = result_table(pipeline)
-    if not lake.exists(table):
-        _make(lake, table)
+    lake.create(table)
     lake.check(table)
     for region in sorted({region for region, _ in periods}):
         days = sorted(day for it, day in periods if it == region)
@@ -169,36 +164,18 @@ def _expressions(pipeline: Pipeline) -> dict[str, str]:
     return found
 
 
-def _make(lake: Lake, table: Table) -> None:
-    """As `Lake.create`, without Spark."""
-    columns = zip(table.arrow, table.columns, strict=True)
-    schema = pa.schema([field.with_metadata({"comment": column.comment}) for field, column in columns])
-    # delta-rs does not know row tracking, and so it is off
-    settings = {key: value for key, value in properties(table).items() if key != "delta.enableRowTracking"}
-    DeltaTable.create(
-        lake.path(table), Schema.from_arrow(schema), mode="ignore", partition_by=list(table.partition_by),
-        description=table.comment, configuration=settings,
-    )  # fmt: skip
-
-
 def _replace(lake: Lake, table: Table, rows: pa.Table, region: str, days: list[date], run_id: str) -> None:
-    for attempt in range(_ATTEMPTS):
-        snapshot = lake.snapshot(table)
+    def write(snapshot: DeltaTable) -> None:
         before, after = _by_day(_present(snapshot, table, region, days)), _by_day(rows)
         changed = [day for day in days if before.get(day) != after.get(day)]
-        if not changed:
-            return
-        within = ", ".join(f"'{day}'" for day in changed)
-        try:
+        if changed:
+            within = ", ".join(f"'{day}'" for day in changed)
             write_deltalake(
                 snapshot, rows.filter(pc.is_in(rows["date"], pa.array(changed, pa.date32()))), mode="overwrite",
                 predicate=f"region = {quoted(region)} AND date IN ({within})", commit_properties=run_properties(run_id),
             )  # fmt: skip
-            return
-        except CommitFailedError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(0.2 * 2**attempt)
+
+    lake.commit(table, write)
 
 
 def _present(snapshot: DeltaTable, table: Table, region: str, days: list[date]) -> pa.Table:

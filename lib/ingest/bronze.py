@@ -76,7 +76,7 @@ def close(spark: SparkSession, lake: Lake, taken: Taken) -> None:
         for it in (*taken.new, *taken.refused)
     ]  # fmt: skip
     if rows:
-        lake.create(spark, "landing_file")
+        lake.create("landing_file")
         frame = spark.createDataFrame(rows, SCHEMAS["landing_file"]).coalesce(1)
         frame.write.format("delta").mode("append").save(lake.path("landing_file"))
 
@@ -109,7 +109,7 @@ def _problem(root: Path, it: Landed, settings: IngestSettings) -> tuple[str, str
 def _append(
     spark: SparkSession, lake: Lake, settings: Settings, root: Path, feed: Feed, landed: Iterable[Landed]
 ) -> None:
-    lake.create(spark, feed.name)
+    lake.create(feed.name)
     landed = list(landed)
     # a run that died may have left rows here that no ledger knows
     there = {(row["region"], row["digest"]) for row in _rows_of(lake, feed, landed).to_pylist()}

@@ -171,7 +171,7 @@ def build(
     with is emptied first. Interrupted anywhere, another call completes it.
     """
     wanted = [first + timedelta(days=k) for k in range(days)]
-    lake.create(spark, "snapshot_tile")
+    lake.create("snapshot_tile")
     for region in regions:
         source = Path(region.source)
         _begin(spark, lake, region, source.parent, first, run_id)

@@ -119,7 +119,7 @@ def quarantine(
             )
             for row in grouped.toLocalIterator()
         ]  # fmt: skip
-        lake.create(spark, "quarantine")
+        lake.create("quarantine")
     if lake.exists("quarantine"):
         commit_quarantine(lake, found, job=f"{JOB}.{feed}", regions=[region], days=days, run_id=run_id)
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from datetime import date
 from typing import TypeVar
 
-from delta import DeltaTable
 from delta import exceptions as conflicts
 from deltalake import DeltaTable as Snapshot
+from deltalake import Schema
+from deltalake.exceptions import CommitFailedError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
@@ -24,14 +25,12 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _ATTEMPTS = 5
-_CONFLICTS = tuple(getattr(conflicts, name) for name in conflicts.__all__)
+_CONFLICTS = (CommitFailedError, *(getattr(conflicts, name) for name in conflicts.__all__))
 _LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
 
 # Set out in full, so that a session's defaults do not decide what a table is. Readers open the files themselves: they
 # need the files alone to tell the truth (no deletion vectors, no column mapping).
 _PROPERTIES = {
-    "delta.minReaderVersion": "1",
-    "delta.minWriterVersion": "2",
     "delta.enableDeletionVectors": "false",
     "delta.columnMapping.mode": "none",
     "delta.enableRowTracking": "false",
@@ -84,16 +83,33 @@ class Lake:
         reader = spark.read.format("delta")
         return (reader if version is None else reader.option("versionAsOf", version)).load(self.path(table))
 
-    def create(self, spark: SparkSession, table: str | Table) -> None:
-        """Make the table if it is absent: columns, comments, partitioning and properties as declared."""
+    def create(self, table: str | Table) -> None:
+        """Make the table if it is absent: columns, comments, partitioning, properties as declared. Needs no Spark."""
         if self.exists(table):
             return
         table = _table(table)
-        builder = DeltaTable.createIfNotExists(spark).location(self.path(table)).comment(table.comment)
-        builder = builder.addColumns(table.schema).partitionedBy(*table.partition_by)
-        for key, value in properties(table).items():
-            builder = builder.property(key, value)
-        _retry(f"making table {table.name}", builder.execute)
+        try:
+            Snapshot.create(
+                self.path(table), Schema.from_json(table.schema.json()), mode="ignore", description=table.comment,
+                partition_by=list(table.partition_by), configuration=_properties(table), raise_if_key_not_exists=False,
+            )  # fmt: skip
+        except Exception:
+            if not self.exists(table):  # else another made it at the same time
+                raise
+
+    def commit(self, table: str | Table, write: Callable[[Snapshot], None]) -> int:
+        """Call `write` with the table's newest snapshot, to commit to it or not. Returns the table's version after it.
+
+        Needs no Spark. Where the commit meets another writer's it is tried again, at most 5 times.
+        """
+
+        def attempt() -> int:
+            snapshot = self.snapshot(table)
+            write(snapshot)
+            snapshot.update_incremental()
+            return snapshot.version()
+
+        return _retry(f"writing table {_table(table).name}", attempt)
 
     def replace(
         self,
@@ -125,7 +141,7 @@ class Lake:
                 f"{self.path(table)}, region {region}",
                 "mend the rows",
             )
-        self.create(spark, table)
+        self.create(table)
         self.check(table)
         rows = df.select(*table.schema.names).sortWithinPartitions(*table.partition_by, *table.key)
         writer = (
@@ -156,7 +172,7 @@ class Lake:
             )
 
 
-def properties(table: Table) -> dict[str, str]:
+def _properties(table: Table) -> dict[str, str]:
     """Properties of the Delta table, whoever makes it."""
     return _PROPERTIES | (_LARGE_ROWS if table.large_rows else {})
 

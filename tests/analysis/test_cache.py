@@ -540,7 +540,7 @@ def test_a_table_that_cannot_be_opened_stops_writing_only(world: World, caplog: 
     assert {it.status for it in decided.values()} == {"compute"}
     assert "table partial cannot be read" in decided["south", ONE].reason
     assert "move the table's folder away" in caplog.text
-    with pytest.raises(GridsinkError, match="table partial cannot be opened") as caught:
+    with pytest.raises(GridsinkError, match="table partial cannot be written") as caught:
         world.cache().record([world.entry("south", ONE)], "run 2")
     assert "folder away" in caught.value.remedy
     assert explain_rows(decided.values())[0]["cache"] == "miss"

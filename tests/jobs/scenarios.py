@@ -171,7 +171,7 @@ def start(spark: SparkSession, tiny_lake: Lake, root: Path) -> World:
     """The tiny lake, calculated once."""
     empty = Lake(str(root / "empty"))
     for table in (*RESULTS, "state_tile"):
-        empty.create(spark, table)
+        empty.create(table)
     lake = copy_lake(tiny_lake, root / "lake")
     shutil.copytree(root / "empty" / "gold", root / "lake" / "gold")
     world = World(spark, lake, root / "empty")

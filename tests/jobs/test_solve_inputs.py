@@ -311,7 +311,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(spark: SparkSession, lake: Lake, small_disk: Path, sound: dict[str, pa.Table]) -> None:
     for table in ("bus_day", "branch_day", "network_result", "quarantine"):
-        lake.create(spark, table)
+        lake.create(table)
     target = small_disk / "bus_day"
     shutil.move(lake.path("bus_day"), target)
     Path(lake.path("bus_day")).symlink_to(target)
