@@ -23,6 +23,7 @@ from lib.errors import GridsinkError
 from lib.tables import Lake
 
 Block = Sequence[Cell]
+_TASKS = pa.schema([("task", pa.int32()), ("cell", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def run(
         reports = scan.run(spark, lake, work, plan, cells, len(blocks))
     else:
         if is_local(plan.root):
-            rows = [(i, cell.to_json()) for i, block in enumerate(blocks) for cell in block]
-            frame = spark.createDataFrame(rows, "task int, cell string").repartitionById(len(blocks), "task")
+            rows = [{"task": i, "cell": cell.to_json()} for i, block in enumerate(blocks) for cell in block]
+            # as Arrow: rows of Python would go through Python workers first
+            frame = spark.createDataFrame(pa.Table.from_pylist(rows, _TASKS)).repartitionById(len(blocks), "task")
         else:
             tasks = [jvm.with_hosts(spark, plan.root, block) for block in blocks]
             frame = jvm.located_rows(spark, [([cell.to_json() for cell in block], hosts) for block, hosts in tasks])
@@ -84,10 +86,10 @@ def run(
 
 def gather(reports: pa.Table) -> list[Outcome]:
     """The cells' reports in order of region and date. Raises GridsinkError where a worker has other libraries."""
-    outcomes = []
+    outcomes, libraries = [], library_versions()
     for text, figures in zip(reports["report"].to_pylist(), reports["figures"].to_pylist(), strict=True):
         it = json.loads(text)
-        if it.pop("libraries") != library_versions():
+        if it.pop("libraries") != libraries:
             raise GridsinkError(
                 "the workers' libraries are not the driver's, so that results could not be told apart",
                 f"region {it['region']}, {it['date']}",

@@ -243,6 +243,8 @@ class StepRun:
         context, budget = self.context, self.context.settings.preload.worker_bytes
         if not cells:
             return []
+        # A region's cells one after the other: they share networks, and so what a worker has at hand.
+        cells = sorted(cells, key=lambda cell: cell.region)
         tasks = blocks(cells, self.plan.table, budget, context.spark.sparkContext.defaultParallelism)
         if isinstance(self.operator, Formula) and not hash_only:
             return formulas.run(context.spark, context.lake, self.operator, self.plan, tasks, budget)
