@@ -94,14 +94,12 @@ def _pipelines(settings: Settings, last: date, days: int) -> list[dict[str, Any]
             _forget(settings)
         report, record = common.job("pipeline.run", name, *span, settings=comparison.overrides(settings))
         rounds = record["inputs"]["rounds"]
-        begin = record["phases_s"].get("start Spark", 0.0)
         row = {"pipeline": name, "run": title, "region-days": sum(it["cells"] for it in rounds)}
         row |= {f"{it['step']} computed": it["computed"] for it in record["summary"]["steps"]}
         row |= {"seconds": report.seconds, "first results, s": None, "of the run": None}
         if rounds:
-            first = begin + rounds[0]["seconds"]
+            first = report.seconds - record["seconds"] + rounds[0]["seconds"]
             row |= {"first results, s": first, "of the run": first / report.seconds}
-            row["beyond the start of Spark"] = rounds[0]["seconds"] / rounds[-1]["seconds"]
         rows.append(row)
         common.say(str(row))
     return rows

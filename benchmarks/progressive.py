@@ -14,7 +14,7 @@ from lib.settings import load
 NOTES = (
     "One cold run of the pipeline network_losses (power flow, statistics, a formula over branch_day): nothing in the "
     "cache, no results. A round is done when its cells are through all steps, committed, and in the result table.",
-    "From the command: the seconds of the launcher's and Spark's start count. From the first calculation: they do not.",
+    "From the command: the seconds of the launcher's and Spark's start count.",
 )
 
 
@@ -28,8 +28,7 @@ def main(lake: str, days: int) -> None:
         shutil.rmtree(Path(settings.lake.path) / folder, ignore_errors=True)
     report, record = common.job("pipeline.run", "network_losses", settings=comparison.overrides(settings))
     rounds = record["inputs"]["rounds"]
-    # what the run itself does not see: the launcher, and Spark's start before it
-    before = report.seconds - record["seconds"] + record["phases_s"]["start Spark"]
+    before = report.seconds - record["seconds"]  # what the run itself does not see: the launcher, and Spark's end
     rows, done = [], 0
     for it in rounds:
         done += it["cells"]
@@ -38,8 +37,6 @@ def main(lake: str, days: int) -> None:
                 "region-days done": done,
                 "s from the command": before + it["seconds"],
                 "of the whole run": (before + it["seconds"]) / report.seconds,
-                "s from the first calculation": it["seconds"],
-                "of all rounds": it["seconds"] / rounds[-1]["seconds"],
             }
         )
     run = {"region-days": done, "seconds": report.seconds, "phases": str(record["phases_s"])}

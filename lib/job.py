@@ -25,6 +25,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -63,7 +64,8 @@ class JobContext:
     """One run of one job.
 
     options: the job's own options, parsed. counts: rows_in, rows_out, rows_quarantined, bytes_read, bytes_returned and
-    whatever else the job counts. inputs: versions of the tables read. All of it ends in run.json.
+    whatever else the job counts. inputs: versions of the tables read. All of it ends in run.json. begin: of the run, as
+    time.perf_counter tells it.
     """
 
     job: str
@@ -76,10 +78,35 @@ class JobContext:
     counts: dict[str, int] = field(default_factory=dict)
     inputs: dict[str, Any] = field(default_factory=dict)
 
+    begin: float = field(default_factory=time.perf_counter)
+    _starting: Future[SparkSession] | None = None
+
+    def start_spark(self) -> None:
+        """Starts the session and its Python workers in a thread: seconds in which this one can plan."""
+        if self.spark_started:
+            return
+        import pyspark.sql  # noqa: F401  here, as threads that import take turns
+
+        starting: Future[SparkSession] = Future()
+        self._starting = starting
+
+        def start() -> None:
+            try:
+                starting.set_result(session.build(self.settings, self.run_id))
+            except BaseException as e:  # handed to whoever asks for the session
+                starting.set_exception(e)
+                return
+            with contextlib.suppress(Exception):  # whatever is wrong meets the first real task too
+                session.start_workers(starting.result())
+
+        threading.Thread(target=start, name="start-spark", daemon=True).start()
+
     @cached_property
     def spark(self) -> SparkSession:
         """The session, started on first use."""
         with self.phase("start Spark"):
+            if self._starting is not None:
+                return self._starting.result()
             spark = session.build(self.settings, self.run_id)
             if threading.current_thread() is threading.main_thread():
                 # pyspark's own handler calls the JVM in the middle of another call; stopping Spark cancels jobs too.
@@ -139,7 +166,7 @@ def execute(module: ModuleType, context: JobContext) -> JobResult:
     Known errors are told in three short lines, unknown ones in one line and the file of the traceback; the exit code is
     one of this module's constants.
     """
-    started, begin = datetime.now(UTC), time.perf_counter()
+    started = datetime.now(UTC)
     result = JobResult(exit_code=FAILED)
     error: str | None = None
     try:
@@ -167,7 +194,7 @@ def execute(module: ModuleType, context: JobContext) -> JobResult:
             "run_id": context.run_id,
             "job": context.job,
             "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - begin, 3),
+            "seconds": round(time.perf_counter() - context.begin, 3),
             "exit_code": result.exit_code,
             "error": error,
             "options": context.options,

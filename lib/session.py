@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,10 @@ def is_local(settings: Settings) -> bool:
     return settings.spark.master.startswith("local")
 
 
-def properties(settings: Settings, log: Path | None = None) -> dict[str, str]:
+def properties(settings: Settings, log: Path | None = None, driver_java_options: Sequence[str] = ()) -> dict[str, str]:
     """Spark's properties for these settings, without the master. log: file of the driver's own log (else discarded)."""
     spark = settings.spark
-    java_options = [f"-Dlog4j2.configurationFile={(CONF / 'log4j2.properties').as_uri()}"]
+    java_options = [*driver_java_options, f"-Dlog4j2.configurationFile={(CONF / 'log4j2.properties').as_uri()}"]
     if log is not None:
         java_options.append(f"-Dgridsink.log={log}")
     values = {
@@ -60,6 +61,9 @@ def properties(settings: Settings, log: Path | None = None) -> dict[str, str]:
             "spark.databricks.delta.snapshotPartitions": "2",
             "spark.sql.warehouse.dir": str(STATE / "warehouse"),
             "spark.pyspark.python": spark.python or sys.executable,
+            "spark.python.daemon.module": "lib.calculation.daemon",
+            # Spark starts other workers for each environment, and this would be in that of DataFrames' tasks alone.
+            "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled": "false",
             "spark.executorEnv.PYTHONPATH": str(ROOT),
         }
         environment = WORKER_ENVIRONMENT | kernels.environment(STATE / "numba", unpacked=True)
@@ -91,3 +95,8 @@ def build(settings: Settings, name: str, log: Path | None = None) -> SparkSessio
         os.environ["PYSPARK_PYTHON"] = settings.spark.python or sys.executable
         os.environ |= kernels.environment(STATE / "numba", unpacked=True)
     return builder.getOrCreate()
+
+
+def start_workers(spark: SparkSession) -> None:
+    """Runs a task in Python that does nothing: a session's first one waits for seconds until there are workers."""
+    spark.sparkContext.parallelize([0], 1).foreach(lambda _: None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -133,3 +134,41 @@ def test_missing_table_without_a_demo(context: JobContext, capfd: pytest.Capture
     text = capfd.readouterr().err
     assert "no table network" in text
     assert "ingest.demo" in text
+
+
+def test_a_session_started_ahead_is_the_one_that_is_used(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, began, built = object(), threading.Event(), threading.Event()
+
+    def build(*_: Any) -> Any:
+        began.set()
+        assert built.wait(10)
+        return made
+
+    started: list[Any] = []
+    monkeypatch.setattr(job.session, "build", build)
+    monkeypatch.setattr(job.session, "start_workers", started.append)
+    context.start_spark()
+    assert began.wait(10)
+    assert not context.spark_started
+    built.set()
+    assert context.spark is made
+    context.start_spark()
+    assert context.spark is made
+    assert started in ([], [made])
+
+
+def test_a_session_that_cannot_start_is_told_to_whoever_needs_it(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def build(*_: Any) -> Any:
+        raise GridsinkError("Delta's JARs are missing", ".gridsink/jars", "start again")
+
+    monkeypatch.setattr(job.session, "build", build)
+
+    def run(context: JobContext) -> JobResult:
+        context.start_spark()
+        assert context.spark is None
+        return JobResult()
+
+    assert job.execute(module(run), context).exit_code == job.FAILED
+    assert capfd.readouterr().err.startswith("error: Delta's JARs are missing\n")

@@ -42,17 +42,18 @@ def run_steps(
 
     steps: in an order in which a reader of a table comes after its writer.
     """
-    begin = time.perf_counter()
     with context.phase("plan"):
         for step in steps:
             step.refresh()
             for table in (*step.operator.outputs, "quarantine"):
                 with writing(context.lake, table):
-                    context.lake.create(context.spark, table)
+                    context.lake.create(table)
     written = {table for step in steps for table in step.operator.outputs}
     for step in steps:
         step.clear()
     todo = {key for step in steps for key in step.todo}
+    if todo:
+        _ = context.spark  # where it is still starting: waiting for it is no work of the first round
     finished = context.inputs.setdefault("rounds", [])
     with context.progress(len(todo), "region-days") as bar:
         for some in rounds(todo, priority):
@@ -63,7 +64,7 @@ def run_steps(
                 step.run([key for key in some if key in step.todo])
             if after_round is not None:
                 after_round(some)
-            finished.append({"cells": len(some), "seconds": round(time.perf_counter() - begin, 3)})
+            finished.append({"cells": len(some), "seconds": round(time.perf_counter() - context.begin, 3)})
             bar.update(len(some))
     for step in steps:
         step.finish()

@@ -18,7 +18,7 @@ from typing import Any
 from lib import session
 from lib.errors import GridsinkError
 from lib.job import INTERRUPTED
-from lib.launch import package, setup
+from lib.launch import classes, package, setup
 from lib.settings import ROOT, STATE, Settings
 
 _PATIENCE_S = 30  # for a driver that was asked to stop; stopping Spark takes a few seconds
@@ -46,7 +46,8 @@ def submission(
         home = Path(environment["SPARK_HOME"])  # a cluster's own Spark knows its cluster
     command = [str(home / "bin" / "spark-submit"), "--master", settings.spark.master]
     command += ["--deploy-mode", settings.spark.deploy_mode, "--name", name]
-    for key, value in session.properties(settings, request.with_name("spark.log")).items():
+    java_options = classes.options(java_home, request.parent) if local else []
+    for key, value in session.properties(settings, request.with_name("spark.log"), java_options).items():
         command += ["--conf", f"{key}={value}"]
     if not local:
         command += ["--jars", ",".join(str(jar) for jar in setup.jar_files())]
@@ -78,7 +79,10 @@ def run(it: Submission, folder: Path) -> int:
         )
         previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
-            return child.wait()
+            code = child.wait()
+            if code >= 0:  # else it was killed, perhaps while writing
+                classes.keep(Path(it.environment["JAVA_HOME"]), folder)
+            return code
         except KeyboardInterrupt:
             for number in (signal.SIGINT, *previous):
                 signal.signal(number, signal.SIG_IGN)
@@ -89,6 +93,7 @@ def run(it: Submission, folder: Path) -> int:
                 signal.signal(number, handler)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
+            classes.discard(folder)
 
 
 def _interrupt(number: int, frame: Any) -> None:
