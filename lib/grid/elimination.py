@@ -44,12 +44,16 @@ def eliminate(y: sp.csr_matrix, rows: NDArray[np.int64], touches_source: NDArray
 
     touches_source: (n,) rows with a branch to a fixed row; a tree is eliminated towards them.
     """
-    n = y.shape[0]
     pattern = sp.csr_matrix((np.ones(len(y.data), dtype=np.int8), y.indices, y.indptr), shape=y.shape)
     pattern = (pattern + pattern.T).tolil()
     pattern.setdiag(0)
     neighbours: list[list[int]] = [sorted(j for j in r if j != i) for i, r in enumerate(pattern.tocsr().tolil().rows)]
-    order = _elimination_order(neighbours, touches_source, y)
+    return eliminate_in_order(neighbours, elimination_order(neighbours, touches_source, y), rows)
+
+
+def eliminate_in_order(neighbours: list[list[int]], order: list[int], rows: NDArray[np.int64]) -> Elimination:
+    """Structure of the factors of a symmetric pattern, given as each node's neighbours, eliminated in `order`."""
+    n = len(neighbours)
     position = np.empty(n, dtype=np.int64)
     position[order] = np.arange(n)
 
@@ -91,7 +95,7 @@ def eliminate(y: sp.csr_matrix, rows: NDArray[np.int64], touches_source: NDArray
     return Elimination(rows[preorder] if n else rows, start, anc, depth, accumulator, segment)
 
 
-def _elimination_order(neighbours: list[list[int]], touches_source: NDArray[np.bool_], y: sp.csr_matrix) -> list[int]:
+def elimination_order(neighbours: list[list[int]], touches_source: NDArray[np.bool_], y: sp.csr_matrix) -> list[int]:
     """Leaves first, towards the sources; what lies on loops by minimum degree."""
     n = len(neighbours)
     degree = [len(a) + int(touches_source[i]) for i, a in enumerate(neighbours)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,7 @@ from lib.grid import sweep
 from lib.grid.factorisation import admittance_matrix
 from lib.grid.network import Network
 from lib.grid.sweep import LANES
-
-if TYPE_CHECKING:
-    from lib.grid.branches import BranchResult
+from lib.grid.voltages import Voltages
 
 __all__ = ["LANES", "PowerFlow", "SlotStatus", "solve"]
 
@@ -38,15 +35,13 @@ _STATUS[sweep.CONVERGED], _STATUS[sweep.BAD_INPUT] = SlotStatus.OK, SlotStatus.B
 
 
 @dataclass(frozen=True, eq=False)
-class PowerFlow:
+class PowerFlow(Voltages):
     """Solved snapshots. Voltages are rectangular, in tiles of 32 snapshots: as the sweep writes and summaries read."""
 
     network: Network
     n_snapshot: int
     e: NDArray[np.float64]
-    """(n_tile, n_row, 32) real part of the voltage, per unit; NaN where a snapshot or an island has no solution."""
     f: NDArray[np.float64]
-    """(n_tile, n_row, 32) imaginary part."""
     status: NDArray[np.uint8]
     """(n_snapshot,) values of SlotStatus."""
     iterations: NDArray[np.int32]
@@ -59,21 +54,6 @@ class PowerFlow:
     @property
     def converged(self) -> NDArray[np.bool_]:
         return self.status <= SlotStatus.NEWTON
-
-    @cached_property
-    def vm_pu(self) -> NDArray[np.float64]:
-        """(n_bus, n_snapshot) voltage magnitude."""
-        out = np.empty((self.network.n_bus, len(self.e) * LANES))
-        sweep.magnitudes(self.e, self.f, out)
-        return out[:, : self.n_snapshot]
-
-    @cached_property
-    def va_degree(self) -> NDArray[np.float64]:
-        """(n_bus, n_snapshot) voltage angle."""
-        n = self.network.n_bus
-        out = np.empty((n, len(self.e), LANES))
-        np.arctan2(self.f[:, :n].transpose(1, 0, 2), self.e[:, :n].transpose(1, 0, 2), out=out)
-        return np.degrees(out.reshape(n, len(self.e) * LANES)[:, : self.n_snapshot])
 
     @cached_property
     def _slack(self) -> NDArray[np.complex128]:
@@ -101,12 +81,6 @@ class PowerFlow:
     def slack_q_mvar(self) -> NDArray[np.float64]:
         """(k, n_snapshot) reactive power fed in by each external grid."""
         return self._slack.imag
-
-    def branches(self) -> BranchResult:
-        """Flows, losses and loading of every branch."""
-        from lib.grid.branches import branch_results
-
-        return branch_results(self.network, self.e, self.f, self.n_snapshot)
 
 
 def solve(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
+from lib.grid.estimation import estimate
 from lib.grid.network import Network
 from lib.grid.powerflow import LANES, SlotStatus, solve
 from lib.grid.summary import Limits, Summariser
@@ -39,6 +41,17 @@ def compile_all() -> None:
         flow.branches()
         assert flow.vm_pu.shape == p.shape
         summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
+    _compile_estimation(network)
+
+
+def _compile_estimation(network: Network) -> None:
+    columns = ["measurement_type", "element_type", "element", "side", "std_dev"]
+    lines = [("v", "bus", 0, ""), ("v", "bus", 1, ""), ("p", "bus", 1, ""), ("q", "bus", 1, "")]
+    lines += [("p", "line", 0, "from"), ("i", "line", 0, "to"), ("va", "bus", 1, "")]
+    table = pd.DataFrame([(*line, 0.01) for line in lines], columns=columns)
+    values = np.array([1.0, 1.0, 0.1, 0.0, 0.1, 0.14, 0.0])[:, None] + np.zeros(2)
+    values[1, 1] = 1.5  # bad
+    assert len(estimate(network, table, values, bad_data_alpha=0.01).removed)
 
 
 if __name__ == "__main__":
