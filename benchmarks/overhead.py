@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import click
 
 from benchmarks import common
-from lib.baseline import comparison
+from lib.baseline import child, comparison
 from lib.launch import kernels
 from lib.settings import STATE, Settings, load
 
@@ -56,7 +55,9 @@ def main(lake: str, sizes: tuple[int, int], rounds: int, direct: int | None) -> 
             bus_snapshots[n] = comparison.solved_bus_snapshots(record["summary"])
             command = [sys.executable, "-m", "benchmarks.overhead", "--lake", settings.lake.path, "--direct", str(n)]
             with _metered() as used:
-                subprocess.run(command, check=True)
+                report = child.run(command)
+            if not report.finished:
+                raise RuntimeError(f"{' '.join(command)} {report.reason}:\n{report.tail}")
             seconds["direct", n].append(used[0])
             common.say(f"round {number + 1}, {n} days: " + str({k[0]: v[-1] for k, v in seconds.items() if k[1] == n}))
     small, large = sizes
