@@ -1,188 +1,46 @@
-"""When a result is taken from the cache: tables that delta-rs wrote, changed in every way, without Spark."""
+"""When a result is taken from the cache: tables changed in every way."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
-from urllib.parse import unquote
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import write_deltalake
 from deltalake.exceptions import DeltaError
 from hypothesis import Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lib.algorithm.fingerprint import Fingerprint
-from lib.algorithm.operator import Side
-from lib.analysis import partials
-from lib.analysis.cache import Cache, Entry, Input, Output, OutputFile, Verdict, explain_rows
+from lib.analysis.cache import explain_rows
 from lib.calculation.changes import TableLog
-from lib.calculation.located import Cell
-from lib.errors import GridsinkError
-from lib.tables import ARROW, TABLES, Lake
-from lib.tables.digest import cell_digest, of_parts
-
-ODD = "a b/ü%20'"
-ONE, TWO = date(2016, 1, 1), date(2016, 1, 2)
-KEYS = [(ODD, ONE), (ODD, TWO), ("south", ONE), ("south", TWO)]
-TILES, NETWORK, BUSES = "snapshot_tile", "network", "bus_day"
-
-
-@dataclass(frozen=True)
-class Summing:
-    """An operator as far as the cache looks at it."""
-
-    name: str = "summing"
-    table: ClassVar[str] = TILES
-    columns: ClassVar[tuple[str, ...]] = ("v",)
-    group: ClassVar[tuple[str, ...]] = ("network_id",)
-    key: ClassVar[tuple[str, ...]] = ("first_slot",)
-    side: ClassVar[Side] = Side(NETWORK, ("content",), ("valid_from", "valid_to"))
-    outputs: ClassVar[tuple[str, ...]] = (BUSES,)
-
-
-COLUMNS = {
-    TILES: ("first_slot", "network_id", "v"),
-    NETWORK: ("content", "network_id", "valid_from", "valid_to"),
-}
-
-
-def prints(**parameters: Any) -> Fingerprint:
-    manifest = {"operator": "summing 1", "parameters": parameters, "sources": {}, "libraries": {}}
-    return Fingerprint(of_parts(manifest), manifest)
-
-
-OLD = prints(v_min_pu=0.9)
-
-
-def rows(region: str, day: date, *values: int) -> pa.Table:
-    n = len(values)
-    return pa.table({"region": [region] * n, "date": pa.array([day] * n, pa.date32()), "v": pa.array(values)})
-
-
-def where(region: str, day: date) -> str:
-    text = region.replace("'", "''")
-    return f"region = '{text}' AND date = '{day}'"
-
-
-def content(lake: Lake, table: str, region: str, day: date) -> list[int]:
-    """The cell's values, as delta-rs reads them."""
-    found = pa.table(DeltaTable(lake.path(table)).to_pyarrow_table()).to_pylist()
-    return sorted(r["v"] for r in found if r["region"] == region and r.get("date", day) == day)
-
-
-@dataclass
-class World:
-    """A lake of four cells, and a run of an operator over it that hashes what it is told to."""
-
-    lake: Lake
-    operator: Summing = Summing()
-    fingerprint: Fingerprint = OLD
-    length_s: int = 86_400
-
-    def cells(self) -> list[Cell]:
-        return [Cell(region, day, self.length_s, (), ()) for region, day in KEYS]
-
-    def versions(self) -> dict[str, int]:
-        return {table: DeltaTable(self.lake.path(table)).version() for table in COLUMNS}
-
-    def cache(self) -> Cache:
-        return Cache(self.lake, self.operator, self.fingerprint)
-
-    def decide(self, **options: Any) -> dict[tuple[str, date], Verdict]:
-        found = self.cache().decide(self.cells(), self.versions(), **options)
-        assert [(it.region, it.date) for it in found] == KEYS
-        return {(it.region, it.date): it for it in found}
-
-    def status(self, **options: Any) -> list[str]:
-        return [it.status for it in self.decide(**options).values()]
-
-    def digests(self, region: str, day: date) -> dict[str, str]:
-        """Digests as a worker would make them, of the rows."""
-        return {table: of_parts({"rows": content(self.lake, table, region, day)}) for table in COLUMNS}
-
-    def entry(self, region: str, day: date) -> Entry:
-        digests, versions = self.digests(region, day), self.versions()
-        inputs = tuple(
-            Input(t, COLUMNS[t], TableLog(self.lake, t).id, versions[t], digests[t]) for t in sorted(COLUMNS)
-        )
-        return Entry(
-            self.operator.name, self.fingerprint.digest, region, day, cell_digest(digests, self.length_s), inputs,
-            self.outputs(region, day), 3, 2, 1, ({"table": TILES, "key": {"first_slot": 0}, "reason": "bad ü"},),
-            f"partial of {region} {day}".encode(), self.cache().manifest,
-        )  # fmt: skip
-
-    def outputs(self, region: str, day: date) -> tuple[Output, ...]:
-        table = DeltaTable(self.lake.path(BUSES))
-        files = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-        held = [f for f in files if (f["partition.region"], f["partition.date"]) == (region, day)]
-        return (
-            Output(BUSES, table.version(), tuple(OutputFile(unquote(f["path"]), 1, 1, "d") for f in held)),
-        )  # fmt: skip
-
-    def result(self, region: str, day: date) -> int:
-        return sum(content(self.lake, TILES, region, day)) + 1000 * sum(content(self.lake, NETWORK, region, day))
-
-    def run(self) -> None:
-        """What a run does: finds again what it can by the rows' digest, calculates the rest."""
-        cache, again, compute = self.cache(), [], []
-        for verdict in cache.decide(self.cells(), self.versions()):
-            key = verdict.region, verdict.date
-            digests = {table: verdict.inputs[table] or digest for table, digest in self.digests(*key).items()}
-            entry = verdict.known.get(cell_digest(digests, self.length_s))
-            if entry is not None and cache.outputs_differ(entry) is None:
-                again += [replace(e, inputs=self.entry(*key).inputs, figures=f) for e, f in cache.contents([entry])]
-            elif verdict.status != "current":
-                compute.append(key)
-        cache.record(again, "found")
-        self.calculate(compute)
-
-    def calculate(self, keys: list[tuple[str, date]] = KEYS) -> None:
-        """Writes results of the cells and records them."""
-        for key in keys:
-            result = rows(*key, self.result(*key))
-            write_deltalake(self.lake.path(BUSES), result, mode="overwrite", predicate=where(*key))
-        cache = self.cache()
-        cache.decide(self.cells(), self.versions())
-        cache.record([self.entry(*key) for key in keys], "run 1")
-
-
-def build(root: Path) -> World:
-    lake = Lake(str(root / "lake"))
-    for i, key in enumerate(KEYS):
-        for value in (i, 10 + i):
-            write_deltalake(lake.path(TILES), rows(*key, value), mode="append", partition_by=["region", "date"])
-        write_deltalake(lake.path(BUSES), rows(*key, 1), mode="append", partition_by=["region", "date"])
-    for region in (ODD, "south"):
-        table = rows(region, ONE, 1).drop_columns("date")
-        write_deltalake(lake.path(NETWORK), table, mode="append", partition_by=["region"])
-    world = World(lake)
-    world.calculate()
-    return world
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return build(tmp_path)
-
-
-def table(world: World, name: str) -> DeltaTable:
-    return DeltaTable(world.lake.path(name))
-
-
-def log_folder(world: World, name: str) -> Path:
-    return Path(world.lake.path(name)) / "_delta_log"
+from tests.analysis.worlds import (
+    BUSES,
+    KEYS,
+    NETWORK,
+    ODD,
+    ONE,
+    TILES,
+    TWO,
+    Summing,
+    World,
+    build,
+    content,
+    late,
+    log_folder,
+    prints,
+    rows,
+    table,
+    where,
+)
 
 
 def test_what_did_not_change_is_current(world: World) -> None:
@@ -234,10 +92,6 @@ def test_what_changes_no_row_of_a_cell_leaves_it_current(world: World, change: C
     if change is optimize_output:
         assert TableLog(world.lake, BUSES).files("south", ONE) != before
     assert world.status() == ["current"] * 4
-
-
-def late(world: World) -> None:
-    write_deltalake(world.lake.path(TILES), rows("south", TWO, 99), mode="append")
 
 
 def delete(world: World) -> None:
@@ -448,155 +302,6 @@ def test_all_is_calculated_when_asked_for(world: World) -> None:
     for verdict in world.decide(recompute=True).values():
         assert (verdict.status, verdict.reason) == ("compute", "asked for")
         assert verdict.inputs == {TILES: None, NETWORK: None}
-
-
-def partial_files(world: World) -> list[Path]:
-    found = pa.table(table(world, "partial").get_add_actions(flatten=True)).to_pylist()
-    return [Path(world.lake.path("partial")) / unquote(row["path"]) for row in found]
-
-
-def rewrite(path: Path, column: str, row: int, value: Any) -> None:
-    """Changes one value of a file, as a failing disk never would, and a careless hand may."""
-    held = pq.ParquetFile(path).read()
-    values = held.column(column).to_pylist()
-    values[row] = value(values[row])
-    at = held.schema.get_field_index(column)
-    pq.write_table(
-        held.set_column(at, held.schema.field(column), pa.array(values, held.schema.field(column).type)), path
-    )
-
-
-@pytest.mark.parametrize("column", ["digest", "inputs", "outputs", "rows_out", "rejected", "manifest", "checksum"])
-def test_a_row_that_does_not_fit_its_checksum_is_damaged(
-    world: World, column: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    (path,) = partial_files(world)
-    rewrite(path, column, 2, lambda v: v + 1 if isinstance(v, int) else v[:-1] + chr(ord(v[-1]) ^ 1))
-    decided = world.decide()
-    assert [it.status for it in decided.values()].count("compute") == 1
-    (verdict,) = (it for it in decided.values() if it.status == "compute")
-    assert verdict.reason == "its entry in table partial is damaged"
-    assert "damaged" in caplog.text
-    world.calculate([(verdict.region, verdict.date)])
-    assert world.status() == ["current"] * 4
-
-
-def test_a_damaged_partial_is_not_given(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    (path,) = partial_files(world)
-    rewrite(path, "figures", 1, lambda v: v[:-1] + b"?")
-    cache = world.cache()
-    entries = [it.entry for it in cache.decide(world.cells(), world.versions()) if it.entry]
-    assert len(entries) == 4
-    found = cache.content(entries)
-    assert len(found) == 3
-    assert "damaged" in caplog.text
-    (lost,) = set(KEYS) - set(found)
-    cache.forget([lost])
-    assert world.decide()[lost].status == "compute"
-
-
-@pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
-def test_a_damaged_file_takes_no_other_with_it(world: World, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    late(world)
-    world.calculate([("south", TWO)])
-    first = min(partial_files(world), key=lambda path: path.stat().st_mtime_ns)
-    held = first.read_bytes()
-    if damage == "gone":
-        first.unlink()
-    else:
-        first.write_bytes(held[:200] if damage == "cut" else held[:-8] + b"\0\0" + held[-6:])
-    decided = world.decide()
-    assert [it.status for it in decided.values()] == ["compute"] * 3 + ["current"]
-    assert first.name in decided["south", ONE].reason
-    assert first.name in caplog.text
-    world.calculate(KEYS[:3])
-    assert world.status() == ["current"] * 4
-
-
-def test_a_file_whose_partials_cannot_be_read_can_be_forgotten(world: World) -> None:
-    late(world)
-    world.calculate([("south", TWO)])
-    first = min(partial_files(world), key=lambda path: path.stat().st_mtime_ns)
-    group = pq.ParquetFile(first).metadata.row_group(0)
-    column = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "figures")
-    held = bytearray(first.read_bytes())
-    begin = min(at for at in (column.dictionary_page_offset, column.data_page_offset) if at)
-    held[begin : begin + column.total_compressed_size] = b"\xff" * column.total_compressed_size
-    first.write_bytes(held)
-    cache = world.cache()
-    entries = [it.entry for it in cache.decide(world.cells(), world.versions()) if it.entry]
-    assert len(entries) == 4
-    assert list(cache.content(entries)) == [("south", TWO)]
-    cache.forget(KEYS[:3])
-    assert world.status() == ["compute"] * 3 + ["current"]
-    world.calculate(KEYS[:3])
-    assert world.status() == ["current"] * 4
-
-
-def test_a_table_that_cannot_be_opened_stops_writing_only(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    for path in log_folder(world, "partial").iterdir():
-        path.write_text("{")
-    decided = world.decide()
-    assert {it.status for it in decided.values()} == {"compute"}
-    assert "table partial cannot be read" in decided["south", ONE].reason
-    assert "move the table's folder away" in caplog.text
-    with pytest.raises(GridsinkError, match="table partial cannot be written") as caught:
-        world.cache().record([world.entry("south", ONE)], "run 2")
-    assert "folder away" in caught.value.remedy
-    assert explain_rows(decided.values())[0]["cache"] == "miss"
-
-
-def test_entries_are_forgotten_by_cell_and_fingerprint(world: World) -> None:
-    new = replace(world, fingerprint=prints(v_min_pu=0.95))
-    new.calculate()
-    new.cache().forget([(ODD, ONE), ("south", TWO)])
-    assert new.status() == ["compute", "current", "current", "compute"]
-    assert all(it.known for it in world.decide().values())
-    new.cache().forget([("nowhere", ONE)])
-
-
-def test_the_table_is_the_declared_one_and_is_compacted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = table(world, "partial")
-    assert pa.schema(found.schema().to_arrow()).names == ARROW["partial"].names
-    assert found.metadata().partition_columns == list(TABLES["partial"].partition_by)
-    assert (found.protocol().min_reader_version, found.protocol().min_writer_version) == (1, 2)
-    assert found.history(1)[0]["userMetadata"] == '{"run_id": "run 1"}'
-    monkeypatch.setattr(partials, "MOST_FILES", 3)
-    for key in KEYS:
-        world.calculate([key])
-    assert len(partial_files(world)) < 4
-    assert world.status() == ["current"] * 4
-    cache = world.cache()
-    entries = [it.entry for it in cache.decide(world.cells(), world.versions()) if it.entry]
-    assert cache.content(entries) == {key: world.entry(*key).figures for key in KEYS}
-
-
-def test_entries_of_another_owner_are_refused(world: World) -> None:
-    with pytest.raises(ValueError, match="another operator"):
-        world.cache().record([replace(world.entry("south", ONE), operator="another")], "run 2")
-
-
-def test_thousands_of_cells(world: World) -> None:
-    one = world.entry("south", ONE)
-    days = [ONE + timedelta(n) for n in range(10, 5_010)]
-    empty = tuple(replace(it, files=()) for it in one.outputs)
-    manifest = world.cache().manifest
-    many = [
-        replace(one, date=day, outputs=empty, figures=str(day).encode(), manifest=manifest) for day in days
-    ]  # fmt: skip
-    world.cache().record(many, "run 2")
-    cache = world.cache()
-    decided = cache.decide([Cell("south", day, 86_400, (), ()) for day in days], world.versions())
-    assert {it.status for it in decided} == {"current"}
-    some = [it.entry for it in decided[:50] if it.entry]
-    assert cache.content(some) == {("south", day): str(day).encode() for day in days[:50]}
-    assert world.status() == ["current"] * 4
-
-
-def test_it_says_so_on_standard_logging(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        world.decide()
-    assert caplog.text == ""
 
 
 def some_rows(random: Random) -> pa.Table:

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
@@ -30,7 +31,8 @@ from lib.fusion.run import run_steps
 from lib.fusion.step import StepRun
 from lib.job import JobContext
 from lib.tables import ARROW, Lake
-from tests.jobs.solving import RESULTS, copy_lake, rows_of, settings_of
+from lib.tables.tiles import encode
+from tests.jobs.solving import RESULTS, copy_lake, matrix, rows_of, settings_of
 from tests.lakes import FIRST
 
 SECOND, THIRD = FIRST + timedelta(1), FIRST + timedelta(2)
@@ -218,3 +220,24 @@ def day_after(rows: list[dict[str, Any]], region: str, day: date) -> list[dict[s
     """The region's first day once more, at another date."""
     moved = timedelta(days=(day - FIRST).days)
     return [r | {"date": day, "first_ts": r["first_ts"] + moved} for r in rows if is_cell(r, (region, FIRST))]
+
+
+def corrected(row: dict[str, Any], factor: float = 1.1) -> dict[str, Any]:
+    return row | {"p_kw": encode(matrix(row, "p_kw") * np.float32(factor))}
+
+
+def one_tile(world: World, factor: float = 1.1) -> pa.Table:
+    rows = [corrected(row, factor) for row in world.rows(TILES) if is_cell(row, S2, 32)]
+    return pa.Table.from_pylist(rows, schema=ARROW[TILES])
+
+
+def correct(world: World, factor: float = 1.1) -> None:
+    """One value of one cell, as a source that sends a day again does."""
+    rows = [corrected(row, factor) if row["first_slot"] == 32 else row for row in world.rows(TILES) if is_cell(row, S2)]
+    world.write(TILES, rows, mode="overwrite", predicate=where(S2))
+
+
+def merge(world: World, factor: float = 1.1) -> None:
+    on = " AND ".join(f"t.{name} = s.{name}" for name in ("region", "date", "network_id", "first_slot"))
+    merger = world.table(TILES).merge(one_tile(world, factor), on, source_alias="s", target_alias="t")
+    merger.when_matched_update_all().execute()

@@ -1,0 +1,3 @@
+from tests.analysis.worlds import world
+
+__all__ = ["world"]
