@@ -115,6 +115,28 @@ class SolveSettings(Group):
         return self
 
 
+class LineLossSettings(Group):
+    normal_urban_percent: float = Field(7, ge=0, le=100, description="highest normal loss of an urban area")
+    normal_rural_percent: float = Field(10, ge=0, le=100, description="highest normal loss of any other area")
+    negative_percent: float = Field(-1, ge=-100, le=0, description="a loss below it is no metering noise")
+    min_coverage_percent: float = Field(98, ge=0, le=100, description="share of meters needed to judge an area")
+    max_estimated_percent: float = Field(2, ge=0, le=100, description="most estimated energy in the energy in")
+
+
+class TransformerLoadSettings(Group):
+    heavy_percent: float = Field(80, gt=0, description="load above it is heavy, % of the rating")
+    heavy_points: int = Field(3, ge=1, description="points in a row from which on it is a heavy load")
+    overload_percent: float = Field(100, gt=0, description="load above it is an overload, % of the rating")
+    overload_points: int = Field(1, ge=1, description="points in a row from which on it is an overload")
+    min_coverage_percent: float = Field(98, ge=0, le=100, description="share of points needed to call a day normal")
+
+
+class MiningSettings(Group):
+    price_per_kwh: float = Field(0.3, ge=0, description="price of the energy at stake, in the utility's currency")
+    line_loss: LineLossSettings = LineLossSettings()
+    transformer_load: TransformerLoadSettings = TransformerLoadSettings()
+
+
 class PreloadSettings(Group):
     worker_memory: Memory = Field(
         "256m", description="what a Python worker may hold of rows, besides the topologies that it keeps"

@@ -25,6 +25,7 @@ from lib.setting_groups import (
     IngestSettings,
     LakeSettings,
     LandingSettings,
+    MiningSettings,
     PreloadSettings,
     RegionSettings,
     SolveSettings,
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     landing: LandingSettings = LandingSettings()
     ingest: IngestSettings = IngestSettings()
     solve: SolveSettings = SolveSettings()
+    mining: MiningSettings = MiningSettings()
     preload: PreloadSettings = PreloadSettings()
     baseline: BaselineSettings = BaselineSettings()
     spark: SparkSettings = SparkSettings()

@@ -70,6 +70,7 @@ def _figures(step: Step) -> list[dict[str, Any]]:
         found = [(name, operator.types[name], *told[name]) for name in told]
     else:
         found = [(name, it.type, it.unit, it.comment) for name, it in operator.figures.items()]
+        found += [(name, type(value).__name__, "", f"parameter, {value}") for name, value in step.parameters.items()]
     return [
         {"figure": f"{step.id}.{name}", "type": kind, "unit": unit, "meaning": text} for name, kind, unit, text in found
     ]

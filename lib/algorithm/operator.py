@@ -47,12 +47,13 @@ class Side:
     """A side input: one row per group and day, found by the group's key among the rows valid on the day.
 
     `valid` names the columns of the first day on which a row holds and of the first on which it no longer does (null:
-    open).
+    open). A group without a row cannot be used, unless the side is `optional`: `prepare` then gets {}.
     """
 
     table: str
     columns: tuple[str, ...]
     valid: tuple[str, str]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Operator(Protocol):
         """Tables that `finish` makes rows for, in the order of their commits: the last one marks a cell complete."""
 
     def prepare(self, side: Mapping[str, Any]) -> Any:
-        """State of one group from its side row ({} without a side input); kept in the process. Raises Unusable."""
+        """State of one group from its side row ({} where there is none); kept in the process. Raises Unusable."""
 
     def map(self, rows: pa.Table, state: Any, day: Day) -> tuple[Any, list[Rejected]]:
         """Partial of one block: some or all rows of a group; None if none of them can be used."""

@@ -34,6 +34,7 @@ __all__ = [
 PIPELINES = CONF / "pipelines"
 MARKS = ("cells", "cells_expected", "complete")
 """Columns that every result has besides its keys and its own."""
+_CONSTANTS = {bool: "boolean", int: "bigint", float: "double", str: "string"}
 _REFERENCE = re.compile(r"(?<![\w.])([a-z_]\w*)\s*\.\s*([a-z_]\w*)(?!\s*\()", re.IGNORECASE)
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 
@@ -64,6 +65,11 @@ class Step:
     def keys(self) -> tuple[str, ...]:
         """Columns that tell the rows of a cell's partial apart."""
         return self.operator.by if isinstance(self.operator, Formula) else self.operator.group
+
+    @property
+    def parameters(self) -> dict[str, bool | int | float | str]:
+        """The operator's parameters that are single values: result expressions may use them like figures."""
+        return {} if isinstance(self.operator, Formula) else registry.parameters(self.operator)
 
 
 @dataclass(frozen=True)
@@ -228,14 +234,17 @@ def _check_result(file: PipelineFile, spec: PipelineSpec, operators: Mapping[str
     for name, column in spec.result.items():
         if name in (*CELL, *spec.by, *MARKS):
             file.tell(("result", name), f"every result has a column {name} already; choose another name")
+        if name in spec.steps:
+            file.tell(("result", name), f"{name} is a step; choose another name")
         for step, figure in _REFERENCE.findall(_QUOTED.sub("''", column.expression.replace("`", ""))):
             key: Key = ("result", name, "expression")
             if step.lower() not in spec.steps:
                 hint = _hint(step, spec.steps) or f"; steps are {', '.join(spec.steps)}"
                 file.tell(key, f"there is no step {step}{hint}")
             elif step.lower() in operators:
-                known = _figures(operators[step.lower()])
-                if figure.lower() not in known:
+                operator = operators[step.lower()]
+                known = _figures(operator)
+                if figure.lower() not in (*known, *Step(step, operator).parameters):
                     hint = _hint(figure, known) or f"; it has {', '.join(known)}"
                     file.tell(key, f"step {step} has no figure {figure}{hint}")
 
@@ -243,17 +252,20 @@ def _check_result(file: PipelineFile, spec: PipelineSpec, operators: Mapping[str
 def _analyse_result(
     file: PipelineFile, spec: PipelineSpec, operators: Mapping[str, Operator | Formula], spark: SparkSession
 ) -> dict[str, str]:
-    """Types of the result's columns by name; expressions see the keys, and each step's figures in a struct."""
+    """Types of the result's columns by name. Expressions see the keys, each step's figures and parameters in a struct,
+    and the columns above their own, which Spark resolves as lateral aliases."""
     columns = {f.name: f for operator in operators.values() for f in SCHEMAS[operator.table]}
     fields = [columns[name] for name in (*CELL, *spec.by)]
     for id, operator in operators.items():
         types = operator.types if isinstance(operator, Formula) else {n: f.type for n, f in operator.figures.items()}
-        figures = [t.StructField(name, t.DataType.fromDDL(kind)) for name, kind in types.items()]
+        constants = {name: _CONSTANTS[type(value)] for name, value in Step(id, operator).parameters.items()}
+        figures = [t.StructField(name, t.DataType.fromDDL(kind)) for name, kind in {**types, **constants}.items()]
         fields.append(t.StructField(id, t.StructType(figures)))
-    analyser, found = Analyser(spark, t.StructType(fields)), {}
+    found: dict[str, str] = {}
     for name, column in spec.result.items():
+        above = [t.StructField(name, t.DataType.fromDDL(kind)) for name, kind in found.items()]
         try:
-            found[name] = kept_type(analyser.check(column.expression).type)
+            found[name] = kept_type(Analyser(spark, t.StructType([*fields, *above])).check(column.expression).type)
         except Refused as e:
             file.tell(("result", name, "expression"), str(e))
     return found

@@ -72,6 +72,17 @@ def operator(name: str, parameters: Mapping[str, Any], settings: Any) -> Operato
         raise ParameterError({"": str(e)}) from e
 
 
+def parameters(operator: Operator) -> dict[str, bool | int | float | str]:
+    """The operator's parameters that are one number, text or truth value each, as what they are declared."""
+    types = typing.get_type_hints(type(operator))
+    values = {f.name: getattr(operator, f.name) for f in dataclasses.fields(typing.cast(Any, operator))}
+    return {
+        name: float(value) if types[name] is float else value
+        for name, value in values.items()
+        if isinstance(value, (bool, int, float, str))
+    }
+
+
 def describe() -> list[dict[str, Any]]:
     """What each operator is, reads, takes and gives, for people."""
     return [_description(cls) for cls in operators().values()]

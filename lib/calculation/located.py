@@ -114,7 +114,7 @@ def open_table(lake: Lake, name: str, version: int | None = None) -> DeltaTable:
         raise GridsinkError(
             f"the lake has no table {name}",
             lake.path(name),
-            "set lake.path to your lake, or build the demo lake (ingest.demo)",
+            "set lake.path to your lake, or write the table first (ingest.load; the demo: ingest.demo)",
         )
     try:
         return DeltaTable(lake.path(name), version=version)

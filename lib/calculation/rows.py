@@ -1,11 +1,12 @@
 """Rows of a cell's files by key: an index of small columns first, the large ones a row group at a time.
 
-So memory holds one row group (some megabytes) whatever a cell's size, and a row group is read once where the rows of a
-group of rows lie together, as the ingest job writes them.
+So memory holds one row group of large rows, or several small ones of together no more than `KEPT_BYTES`, whatever a
+cell's size. A row group is read once where rows of equal key lie together, or where a cell's row groups are kept.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from pyarrow import fs
 from lib.calculation.located import File
 
 Key = tuple
+KEPT_BYTES = 64 << 20
 _VIEWS = {pa.string_view(): pa.string(), pa.binary_view(): pa.large_binary()}
 """Types that delta-rs gives to files that it rewrites, and their plain ones: not all of Arrow can work with views."""
 
@@ -49,7 +51,7 @@ class FileRows:
     bytes_read: int = 0
     rows_found: int = 0
     corrupt: list[Corrupt] = field(default_factory=list)
-    _cached: tuple[tuple[str, int], pa.Table] | None = None
+    _kept: OrderedDict[tuple[str, int], pa.Table] = field(default_factory=OrderedDict)
 
     def index(self) -> dict[Key, list[tuple[Place, pa.Table]]]:
         """Group key -> places of its rows, with their small columns; what cannot be read goes to `corrupt`."""
@@ -73,11 +75,12 @@ class FileRows:
     def read(self, place: Place) -> pa.Table:
         """All columns of the rows at `place`. Raises Corrupt."""
         at = place.file.path, place.row_group
-        if self._cached is None or self._cached[0] != at:
-            self._cached = None
+        if at not in self._kept:
             with _open(self.system, place.file) as parquet:
-                self._cached = at, self._decode(parquet, place.file, place.row_group, self.columns)
-        rows, table = list(place.rows), self._cached[1]
+                self._make_room(parquet.metadata.row_group(place.row_group).total_byte_size)
+                self._kept[at] = self._decode(parquet, place.file, place.row_group, self.columns)
+        self._kept.move_to_end(at)
+        rows, table = list(place.rows), self._kept[at]
         if rows == list(range(rows[0], rows[0] + len(rows))):
             return table.slice(rows[0], len(rows))
         return table.take(pa.array(rows))
@@ -90,8 +93,12 @@ class FileRows:
                     yield self._decode(parquet, file, i, self.columns)
 
     def release(self) -> None:
-        """Forgets the row group kept from the last reading."""
-        self._cached = None
+        """Forgets the row groups kept from earlier readings."""
+        self._kept.clear()
+
+    def _make_room(self, size: int) -> None:
+        while self._kept and sum(table.nbytes for table in self._kept.values()) + size > KEPT_BYTES:
+            self._kept.popitem(last=False)
 
     def _small(self, file: File) -> Iterator[tuple[int, pa.Table]]:
         with _open(self.system, file) as parquet:

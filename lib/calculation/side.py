@@ -44,7 +44,7 @@ class SideRows:
     def __init__(self, operator: Operator, root: str, files: tuple[File, ...]) -> None:
         side = operator.side
         assert side is not None
-        self.table, self.columns = side.table, inputs(operator)[side.table]
+        self.table, self.columns, self.optional = side.table, inputs(operator)[side.table], side.optional
         self.source = FileRows(filesystem(root), files, operator.group, self.columns, side.valid)
         self.rows: dict[Key, list[SideRow]] = {}
         for key, places in self.source.index().items():
@@ -67,13 +67,15 @@ class SideRows:
         known = [digest for digest in held if digest is not None]
         return None if self.source.corrupt or len(known) < len(held) else of_rows(known)
 
-    def find(self, key: Key, day: date, described: str) -> SideRow:
-        """The one row of `key` on `day`. Raises Unusable."""
+    def find(self, key: Key, day: date, described: str) -> SideRow | None:
+        """The one row of `key` on `day`; None where there is none and need not be. Raises Unusable."""
         found = [row for row in self.rows.get(key, []) if row.holds(day)]
         if len(found) == 1:
             return found[0]
         if found:
             raise Unusable(f"table {self.table} has {len(found)} rows for {described} on {day}", "leave one of them")
+        if self.optional and not self.source.corrupt:
+            return None
         damaged = f" (its file {self.source.corrupt[0].file.path} cannot be read)" if self.source.corrupt else ""
         raise Unusable(
             f"table {self.table} has no row for {described} that holds on {day}{damaged}",
@@ -108,9 +110,9 @@ def state(operator: Operator, side: SideRows | None, key: Key, day: date) -> Any
         return operator.prepare({})
     described = ", ".join(f"{name} {value}" for name, value in zip(operator.group, key, strict=True))
     row = side.find(key, day, described)
-    at = operator, key, row.digest
-    if row.digest is None or at not in _states:
-        values, size = side.read(row, described)
+    at = operator, key, row.digest if row else b""
+    if (row and row.digest is None) or at not in _states:
+        values, size = side.read(row, described) if row else ({}, 0)
         # What is prepared of a network takes some times its own size.
         _states[at] = operator.prepare(values), 8 * size
         while len(_states) > 1 and sum(size for _, size in _states.values()) > STATE_BYTES:

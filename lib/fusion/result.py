@@ -112,6 +112,17 @@ def commit(lake: Lake, pipeline: Pipeline, rows: pa.Table, periods: Collection[C
     return lake.snapshot(table).version()
 
 
+def replace_days(lake: Lake, table: Table, rows: pa.Table, region: str, run_id: str = "") -> None:
+    """Makes `rows`, sorted by key, the region's only ones in a table partitioned by (region, date); see `commit`."""
+    lake.create(table)
+    lake.check(table)
+    found = pa.table(lake.snapshot(table).get_add_actions(flatten=True)).to_pylist()
+    held = {it["partition.date"] for it in found if it["partition.region"] == region}
+    days = sorted({*rows["date"].to_pylist(), *held})
+    if days:
+        _replace(lake, table, rows, region, days, run_id)
+
+
 def _merged(pipeline: Pipeline, step: Step, partial: pa.Table | None) -> pa.Table:
     """The step's figures per region, period and group, folded in the order of cells."""
     operator, by = step.operator, pipeline.spec.by
@@ -128,7 +139,7 @@ def _merged(pipeline: Pipeline, step: Step, partial: pa.Table | None) -> pa.Tabl
 
 
 def _wide(pipeline: Pipeline, merged: list[pa.Table]) -> pa.Table:
-    """Full outer join on the keys (null equals null); each step's figures are a struct named by its id."""
+    """Full outer join on the keys (null equals null); a step's figures and parameters are a struct named by its id."""
     keys = ["region", "date", *pipeline.spec.by]
     rows = pa.concat_tables(
         [
@@ -140,8 +151,9 @@ def _wide(pipeline: Pipeline, merged: list[pa.Table]) -> pa.Table:
     joined = rows.group_by(keys, use_threads=False).aggregate([(f"row {step.id}", "max") for step in pipeline.steps])
     wide = joined.select(keys)
     for step, table in zip(pipeline.steps, merged, strict=True):
-        names = list(step.operator.figures)
-        structs = pa.StructArray.from_arrays([table[name].combine_chunks() for name in names], names)
+        columns = {name: table[name].combine_chunks() for name in step.operator.figures}
+        columns |= {name: pa.repeat(pa.scalar(value), table.num_rows) for name, value in step.parameters.items()}
+        structs = pa.StructArray.from_arrays(list(columns.values()), list(columns))
         wide = wide.append_column(step.id, structs.take(joined[f"row {step.id}_max"].combine_chunks()))
     return wide
 

@@ -115,4 +115,42 @@ QUARANTINE = Table(
     ),
 )
 
-TABLES = (BUS_DAY, BRANCH_DAY, NETWORK_RESULT, STATE_TILE, QUARANTINE)
+_AREA = (REGION, DATE, NETWORK_ID, Column("transformer_id", "string", "transformer whose area it is, as recorded"))
+_IN_DAY = (
+    Column("first_slot", "int", "first quarter-hour of the day, counted from 0"),
+    Column("slots", "int", "quarter-hours of the day"),
+    Column("worst_slot", "int", "quarter-hour of the worst value, the first of equal ones"),
+)
+_IN_TIME = (
+    Column("start_ts", "timestamp", "UTC begin"),
+    Column("end_ts", "timestamp", "UTC end"),
+    Column("worst_ts", "timestamp", "UTC end of the quarter-hour with the worst value"),
+)
+_LOAD = (
+    Column("points", "int", "consecutive quarter-hours above the limit"),
+    Column("points_estimated", "int", "of these with an estimated value"),
+    Column("worst_percent", "double", "%, highest apparent power in the rating"),
+    Column("peak_kva", "double", "kVA, highest apparent power"),
+    Column("kvah", "double", "kVAh, apparent energy"),
+    Column("excess_kwh", "double", "kWh, active energy above the limit"),
+    Column("s_rated_kva", "double", "kVA, rating"),
+    Column("limit_percent", "double", "%, limit: what is above it counts"),
+    Column("min_points", "int", "points from which on it is an episode"),
+)
+_LOAD_KIND = Column("kind", "string", "heavy or overload; an overload lies within a heavy load")
+
+
+def _area_table(name: str, comment: str, key: tuple[str, ...], columns: tuple[Column, ...]) -> Table:
+    return Table("gold", name, comment, tuple(c.name for c in _AREA) + key, ("region", "date"), (*_AREA, *columns))
+
+
+LOAD_RUN = _area_table(
+    "load_run", "quarter-hours of one day in a row above a limit of a transformer's load: what episodes are made of",
+    ("kind", "first_slot"), (_LOAD_KIND, *_IN_DAY, *_LOAD),
+)  # fmt: skip
+LOAD_EPISODE = _area_table(
+    "load_episode", "heavy load or overload of a transformer, over midnights too; date is that of its begin",
+    ("kind", "start_ts"), (_LOAD_KIND, *_IN_TIME, *_LOAD),
+)  # fmt: skip
+
+TABLES = (BUS_DAY, BRANCH_DAY, NETWORK_RESULT, STATE_TILE, LOAD_RUN, LOAD_EPISODE, QUARANTINE)
