@@ -131,10 +131,26 @@ class TransformerLoadSettings(Group):
     min_coverage_percent: float = Field(98, ge=0, le=100, description="share of points needed to call a day normal")
 
 
+class VoltageQualitySettings(Group):
+    nominal_v: float = Field(230, gt=0, description="low voltage: nominal, phase to neutral, V")
+    medium_nominal_kv: float = Field(20, gt=0, description="medium voltage: nominal between phases, kV")
+    low_percent: float = Field(10, ge=0, le=100, description="single-phase supply: voltage may be so far below")
+    high_percent: float = Field(7, ge=0, le=100, description="single-phase supply: voltage may be so far above")
+    three_phase_percent: float = Field(7, ge=0, le=100, description="three-phase supply: may be so far off")
+    outage_percent: float = Field(5, ge=0, le=100, description="below this part of the nominal there is no supply")
+    episode_points: int = Field(1, ge=1, description="points in a row that make an episode outside the limits")
+    unbalance_percent: float = Field(2, ge=0, le=100, description="highest deviation of a phase from their mean")
+    imbalance_percent: float = Field(15, ge=0, le=100, description="highest (Imax - Imin) / Imax of a transformer")
+    imbalance_load_percent: float = Field(30, ge=0, le=100, description="load above which currents are judged")
+    min_pass_percent: float = Field(95, ge=0, le=100, description="an area's least share of time within limits")
+    min_coverage_percent: float = Field(90, ge=0, le=100, description="share of meters needed to call it normal")
+
+
 class MiningSettings(Group):
     price_per_kwh: float = Field(0.3, ge=0, description="price of the energy at stake, in the utility's currency")
     line_loss: LineLossSettings = LineLossSettings()
     transformer_load: TransformerLoadSettings = TransformerLoadSettings()
+    voltage_quality: VoltageQualitySettings = VoltageQualitySettings()
 
 
 class PreloadSettings(Group):

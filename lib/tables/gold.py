@@ -144,6 +144,18 @@ def _area_table(name: str, comment: str, key: tuple[str, ...], columns: tuple[Co
     return Table("gold", name, comment, tuple(c.name for c in _AREA) + key, ("region", "date"), (*_AREA, *columns))
 
 
+_METER = (Column("meter_id", "string", "meter"), Column("phase", "string", "A, B or C"))
+_VOLTAGE_KIND = Column("kind", "string", "low or high")
+_VOLTAGE = (
+    Column("points", "int", "consecutive quarter-hours outside the limit"),
+    Column("worst_percent", "double", "%, largest deviation from the nominal voltage"),
+    Column("u_min_v", "double", "V, lowest voltage"),
+    Column("u_max_v", "double", "V, highest voltage"),
+    Column("nominal_v", "double", "V, phase to neutral"),
+    Column("limit_v", "double", "V, limit that the voltage is below or above"),
+    Column("min_points", "int", "points from which on it is an episode"),
+)
+
 LOAD_RUN = _area_table(
     "load_run", "quarter-hours of one day in a row above a limit of a transformer's load: what episodes are made of",
     ("kind", "first_slot"), (_LOAD_KIND, *_IN_DAY, *_LOAD),
@@ -153,4 +165,44 @@ LOAD_EPISODE = _area_table(
     ("kind", "start_ts"), (_LOAD_KIND, *_IN_TIME, *_LOAD),
 )  # fmt: skip
 
-TABLES = (BUS_DAY, BRANCH_DAY, NETWORK_RESULT, STATE_TILE, LOAD_RUN, LOAD_EPISODE, QUARANTINE)
+VOLTAGE_DAY = _area_table(
+    "voltage_day", "voltages and currents of one meter and day against their limits", ("meter_id",),
+    (
+        _METER[0],
+        Column("is_gate", "boolean", "gate meter of the transformer, or of the network"),
+        Column("phases", "int", "phases with a voltage"),
+        Column("nominal_v", "double", "V, phase to neutral"),
+        Column("low_v", "double", "V, lower limit"),
+        Column("high_v", "double", "V, upper limit"),
+        Column("slots", "int", "quarter-hours of the day times phases"),
+        Column("slots_outage", "int", "of these without supply, or next to such"),
+        Column("slots_valid", "int", "of the others with a measured voltage: what the pass rate is of"),
+        Column("slots_low", "int", "of these below the lower limit"),
+        Column("slots_high", "int", "of these above the upper limit"),
+        Column("pass_percent", "double", "%, share of valid slots within the limits; null if none is valid"),
+        Column("u_min_v", "double", "V, lowest valid voltage"),
+        Column("u_max_v", "double", "V, highest valid voltage"),
+        Column("low_h", "double", "h, time with a phase below the lower limit"),
+        Column("high_h", "double", "h, time with a phase above the upper limit"),
+        Column("outside_wh", "bigint", "Wh, drawn or fed in while a phase was outside the limits"),
+        Column("unbalance_slots", "int", "quarter-hours in which the unbalance of voltages was judged: three valid phases"),
+        Column("unbalance_above", "int", "of these with one above the limit"),
+        Column("unbalance_max_percent", "double", "%, largest deviation of a phase voltage from their mean, in the mean"),
+        Column("imbalance_slots", "int", "quarter-hours in which the imbalance of currents was judged: enough load"),
+        Column("imbalance_above", "int", "of these with one above the limit"),
+        Column("imbalance_max_percent", "double", "%, largest (Imax - Imin) / Imax"),
+    ),
+)  # fmt: skip
+VOLTAGE_RUN = _area_table(
+    "voltage_run", "quarter-hours of one day in a row outside a limit of a voltage: what episodes are made of",
+    ("meter_id", "phase", "kind", "first_slot"), (*_METER, _VOLTAGE_KIND, *_IN_DAY, *_VOLTAGE),
+)  # fmt: skip
+VOLTAGE_EPISODE = _area_table(
+    "voltage_episode", "voltage of a meter's phase outside the limits, over midnights too; date is that of its begin",
+    ("meter_id", "phase", "kind", "start_ts"), (*_METER, _VOLTAGE_KIND, *_IN_TIME, *_VOLTAGE),
+)  # fmt: skip
+
+TABLES = (
+    BUS_DAY, BRANCH_DAY, NETWORK_RESULT, STATE_TILE, LOAD_RUN, LOAD_EPISODE, VOLTAGE_DAY, VOLTAGE_RUN, VOLTAGE_EPISODE,
+    QUARANTINE,
+)  # fmt: skip

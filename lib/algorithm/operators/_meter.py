@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lib.algorithm.operator import Day, Rejected
 from lib.tables import ARROW
-from lib.tables.quality import ESTIMATED
+from lib.tables.quality import ESTIMATED, Quality
 
 TABLE = "meter_day"
 GROUP = ("network_id", "transformer_id")
@@ -24,6 +24,8 @@ COLUMNS = ("is_gate", "interval_s", "slots")
 """What `read` needs besides the quantities."""
 INTERVAL_S = 900
 HOURS = INTERVAL_S / 3600
+ROUNDING = 2.0**-22
+"""Powers, voltages and currents are float32: what is beyond a limit by no more than this part of it is at the limit."""
 _REMEDY = "write this day again from its readings (ingest.load)"
 
 
@@ -57,13 +59,13 @@ class Meters:
         """(n,) whether the meter has any value of the quantity."""
         return self._lists(name)[0]
 
-    def estimated(self, name: str) -> NDArray[np.bool_]:
-        """(n, slots) whether the value is an estimate; name: of the column of quality codes."""
+    def marked(self, name: str, flags: Quality = ESTIMATED) -> NDArray[np.bool_]:
+        """(n, slots) whether a code has one of `flags`, estimates by default; name: of the column of codes."""
         codes = _column(self.rows, name)
         whole = codes.is_valid().to_numpy(zero_copy_only=False)
         result = np.zeros((len(self.meter_id), self.slots), np.uint8)
         result[whole] = np.frombuffer(b"".join(codes.drop_null().to_pylist()), np.uint8).reshape(-1, self.slots)
-        return result & ESTIMATED != 0
+        return result & np.uint8(flags) != 0
 
     def _lists(self, name: str) -> tuple[NDArray[np.bool_], pa.Array]:
         """Which rows have a list, and the elements of all lists side by side."""

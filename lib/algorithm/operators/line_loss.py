@@ -171,7 +171,7 @@ class LineLoss:
 def _sums(meters: Meters) -> Partial:
     drawn, has_drawn = meters.wh("import_wh")
     fed, has_fed = meters.wh("export_wh")
-    estimated = drawn * meters.estimated("import_quality") + fed * meters.estimated("export_quality")
+    estimated = drawn * meters.marked("import_quality") + fed * meters.marked("export_quality")
     # A quantity that the meter has must be there in every slot; it need not have both.
     holes = (meters.has("import_wh") & ~has_drawn.all(axis=1)) | (meters.has("export_wh") & ~has_fed.all(axis=1))
     covered = (meters.has("import_wh") | meters.has("export_wh")) & ~holes

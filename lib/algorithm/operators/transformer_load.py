@@ -14,12 +14,9 @@ from pydantic import Field
 from lib.algorithm.equivalence import identical
 from lib.algorithm.operator import Day, Examples, Figure, Rejected, Side, Unusable
 from lib.algorithm.operators import _meter
-from lib.algorithm.operators._meter import EXAMPLE_DAY, HOURS
+from lib.algorithm.operators._meter import EXAMPLE_DAY, HOURS, ROUNDING
 from lib.algorithm.operators._runs import longest, runs
 from lib.tables import ARROW
-
-# Powers are stored as float32: what exceeds a limit by no more than their rounding is at the limit.
-_ABOVE = 1 + 2.0**-22
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +95,7 @@ class TransformerLoad:
         if meters is None or state is None:
             return None, rejected
         p, q = meters.values("p_kw"), meters.values("q_kvar")
-        estimated = meters.estimated("p_quality") | meters.estimated("q_quality")
+        estimated = meters.marked("p_quality") | meters.marked("q_quality")
         at = np.flatnonzero(meters.is_gate).tolist()
         return _partial(Gate(meters.meter_id[i], p[i], q[i], estimated[i]) for i in at), rejected
 
@@ -125,7 +122,7 @@ class TransformerLoad:
         excess, above = {}, {}
         for kind, percent in limits.items():
             limit = percent * state / 100
-            above[kind] = s > limit * _ABOVE
+            above[kind] = s > limit * (1 + ROUNDING)
             share = np.divide(s - limit, s, out=np.zeros_like(s), where=above[kind])
             excess[kind] = np.where(known, np.abs(gate.p_kw), 0.0) * share * HOURS
         rows = [
