@@ -108,7 +108,8 @@ def _counted(some: pd.DataFrame) -> dict[str, Any]:
     right, visible = some["class"] == some["true_class"], some["true_class"] != "normal"
     return {
         "cases": len(some), "judged": int(some["loss_percent"].notna().sum()), "right": int(right.sum()),
-        "right share": float(right.mean()), "visible": int(visible.sum()), "visible and right": int((visible & right).sum()),
+        "right share": float(right.mean()), "visible": int(visible.sum()),
+        "visible and right": int((visible & right).sum()),
     }  # fmt: skip
 
 

@@ -52,8 +52,8 @@ def supplied(meters: Meters, limits: Limits) -> Voltages:
     """Voltages while there was supply.
 
     Without supply: below the outage limit, and the slot before and after such, whose means are partly of the outage; on
-    a day with a last gasp also one or two slots in a row below the limit, the mark of a short interruption. Estimates and
-    suspect values (frozen ones) are not valid.
+    a day with a last gasp also one or two slots in a row below the lower limit, the mark of a short interruption.
+    Estimates and suspect values (frozen ones) are not valid.
     """
     names = [f"u_{phase.lower()}_v" for phase in PHASES]
     u = np.stack([meters.values(name) for name in names], axis=1)

@@ -1,8 +1,8 @@
 """Voltages of every meter and day against their limits, and how evenly the phases of a transformer are loaded.
 
-Limits after GB/T 12325-2008: single-phase supply at 220 V +7 / -10 %, three-phase supply up to 20 kV +-7 % of the nominal
-voltage. Meters know magnitudes only, so the unbalance of voltages is the largest deviation from the mean of the three
-phases in that mean, not |V2| / |V1|. Neutral currents are not in meter_day and not judged.
+Limits after GB/T 12325-2008: single-phase supply at 220 V +7 / -10 %, three-phase supply up to 20 kV +-7 % of the
+nominal voltage. Meters know magnitudes only, so the unbalance of voltages is the largest deviation from the mean of the
+three phases in that mean, not |V2| / |V1|. Neutral currents are not in meter_day and not judged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import Field
 from lib.algorithm.equivalence import identical
 from lib.algorithm.operator import Day, Examples, Figure, Rejected, Side
 from lib.algorithm.operators import _meter
-from lib.algorithm.operators._meter import EXAMPLE_DAY, HOURS, Meters
+from lib.algorithm.operators._meter import EXAMPLE_DAY, Meters
 from lib.algorithm.operators._voltage_rows import Limits, day_rows, run_rows, schema, supplied
 
 _COLUMNS = {
@@ -31,7 +31,7 @@ _Percent = Annotated[float, Field(ge=0, le=100)]
 
 @dataclass(frozen=True)
 class Partial:
-    """Some meters of an area: how many customers' meters, rows of voltage_day and voltage_run in order of their keys."""
+    """Some meters of an area: how many customers', and rows of voltage_day and voltage_run in order of their keys."""
 
     meters: int = 0
     days: pa.Table = field(default_factory=lambda: schema("voltage_day").empty_table())
@@ -40,7 +40,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class VoltageQuality:
-    """Voltage quality of every meter and area: share of time within the limits, episodes outside, evenness of phases."""
+    """Voltage quality of every meter and area: share of time within limits, episodes outside, evenness of phases."""
 
     nominal_v: Annotated[float, Field(gt=0, description="low voltage: nominal, phase to neutral, V")] = 230.0
     medium_nominal_kv: Annotated[
@@ -160,7 +160,7 @@ class VoltageQuality:
         random, slots = np.random.default_rng(seed), EXAMPLE_DAY.length_s // _meter.INTERVAL_S
         volts = {f"u_{phase}_v": random.normal(230, 15, slots) for phase in "abc"}
         amperes = {f"i_{phase}_a": random.normal(100, 20, slots) for phase in "abc"}
-        meters = [{"is_gate": True, **volts, **amperes}, {"u_b_v": random.normal(220, 15, slots)}, {**volts}]
+        meters: list[dict[str, Any]] = [{"is_gate": True, **volts, **amperes}, {"u_b_v": volts["u_a_v"]}, {**volts}]
         rows, operator = _meter.example_rows(EXAMPLE_DAY, meters), cls()
         state = operator.prepare({"s_rated_kva": 100.0})
         partials = (operator.map(rows.slice(i, 1), state, EXAMPLE_DAY)[0] for i in range(rows.num_rows))
