@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lib.algorithm.operator import Day, Rejected
 from lib.tables import ARROW
-from lib.tables.quality import ESTIMATED, Quality
+from lib.tables.quality import Quality
 
 TABLE = "meter_day"
 GROUP = ("network_id", "transformer_id")
@@ -59,8 +59,8 @@ class Meters:
         """(n,) whether the meter has any value of the quantity."""
         return self._lists(name)[0]
 
-    def marked(self, name: str, flags: Quality = ESTIMATED) -> NDArray[np.bool_]:
-        """(n, slots) whether a code has one of `flags`, estimates by default; name: of the column of codes."""
+    def marked(self, name: str, flags: Quality) -> NDArray[np.bool_]:
+        """(n, slots) whether a code has one of `flags`; name: of the column of codes."""
         codes = _column(self.rows, name)
         whole = codes.is_valid().to_numpy(zero_copy_only=False)
         result = np.zeros((len(self.meter_id), self.slots), np.uint8)

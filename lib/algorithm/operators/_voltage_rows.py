@@ -14,7 +14,7 @@ from lib.algorithm.operators import _meter
 from lib.algorithm.operators._meter import HOURS, ROUNDING, Meters
 from lib.algorithm.operators._runs import runs
 from lib.tables import ARROW
-from lib.tables.quality import ESTIMATED, Quality
+from lib.tables.quality import ESTIMATED_SLOT, Quality
 
 PHASES = ("A", "B", "C")
 _GASP_SLOTS = 2
@@ -58,7 +58,7 @@ def supplied(meters: Meters, limits: Limits) -> Voltages:
     names = [f"u_{phase.lower()}_v" for phase in PHASES]
     u = np.stack([meters.values(name) for name in names], axis=1)
     has = np.stack([meters.has(name) for name in names], axis=1)
-    doubtful = meters.marked("u_quality", ESTIMATED | Quality.SUSPECT)
+    doubtful = meters.marked("u_quality", ESTIMATED_SLOT | Quality.SUSPECT)
     with np.errstate(invalid="ignore"):
         outage = u < limits.outage[:, None, None]
         near = outage.copy()
@@ -138,7 +138,7 @@ def _unbalance(u_v: NDArray[np.float64]) -> NDArray[np.float64]:
 def _imbalance(meters: Meters, rated_a: float, load_percent: float) -> NDArray[np.float64]:
     """(n, slots) % of the largest current; NaN where a phase is not measured, below the load, and for customers."""
     i = np.stack([meters.values(f"i_{phase.lower()}_a") for phase in PHASES], axis=1)
-    i[meters.marked("i_quality")[:, None].repeat(len(PHASES), axis=1)] = np.nan
+    i[meters.marked("i_quality", ESTIMATED_SLOT)[:, None].repeat(len(PHASES), axis=1)] = np.nan
     most, mean = i.max(axis=1), i.sum(axis=1) / len(PHASES)
     with np.errstate(invalid="ignore", divide="ignore"):
         judged = (mean > load_percent * rated_a / 100 * (1 + ROUNDING)) & meters.is_gate[:, None]

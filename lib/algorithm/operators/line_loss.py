@@ -19,6 +19,7 @@ from lib.algorithm.equivalence import identical
 from lib.algorithm.operator import Day, Examples, Figure, Rejected, Side
 from lib.algorithm.operators import _meter
 from lib.algorithm.operators._meter import EXAMPLE_DAY, Meters
+from lib.tables.quality import ESTIMATED
 
 _Percent = Annotated[float, Field(ge=0, le=100)]
 
@@ -171,7 +172,7 @@ class LineLoss:
 def _sums(meters: Meters) -> Partial:
     drawn, has_drawn = meters.wh("import_wh")
     fed, has_fed = meters.wh("export_wh")
-    estimated = drawn * meters.marked("import_quality") + fed * meters.marked("export_quality")
+    estimated = drawn * meters.marked("import_quality", ESTIMATED) + fed * meters.marked("export_quality", ESTIMATED)
     # A quantity that the meter has must be there in every slot; it need not have both.
     holes = (meters.has("import_wh") & ~has_drawn.all(axis=1)) | (meters.has("export_wh") & ~has_fed.all(axis=1))
     covered = (meters.has("import_wh") | meters.has("export_wh")) & ~holes

@@ -17,6 +17,7 @@ from lib.algorithm.operators import _meter
 from lib.algorithm.operators._meter import EXAMPLE_DAY, HOURS, ROUNDING
 from lib.algorithm.operators._runs import longest, runs
 from lib.tables import ARROW
+from lib.tables.quality import ESTIMATED_SLOT
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ class TransformerLoad:
         if meters is None or state is None:
             return None, rejected
         p, q = meters.values("p_kw"), meters.values("q_kvar")
-        estimated = meters.marked("p_quality") | meters.marked("q_quality")
+        estimated = meters.marked("p_quality", ESTIMATED_SLOT) | meters.marked("q_quality", ESTIMATED_SLOT)
         at = np.flatnonzero(meters.is_gate).tolist()
         return _partial(Gate(meters.meter_id[i], p[i], q[i], estimated[i]) for i in at), rejected
 

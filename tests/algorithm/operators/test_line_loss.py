@@ -96,7 +96,9 @@ def test_a_fiftieth_may_be_missing() -> None:
     assert (found["meters"], found["meters_covered"], found["days_assessed"]) == (50, 49, 1)
 
 
-@pytest.mark.parametrize(("flag", "assessed"), [(Quality.LINEAR, 0), (Quality.SUBSTITUTE, 0), (Quality.SUSPECT, 1)])
+@pytest.mark.parametrize(
+    ("flag", "assessed"), [(Quality.LINEAR, 0), (Quality.SUBSTITUTE, 0), (Quality.SUSPECT, 1), (Quality.REGISTER, 1)]
+)
 def test_estimates_above_a_fiftieth(flag: Quality, assessed: int) -> None:
     marked = bytes([0] * 95 + [flag])
     found = area(GATE, customer(96_000), customer(2_001, import_quality=marked))
