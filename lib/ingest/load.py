@@ -21,7 +21,7 @@ from lib.tables.bronze import FEEDS, UNDATED
 
 SOURCES = tuple(dict.fromkeys(feed.source for feed in FEEDS.values()))
 _METER_FEEDS = ("readings", "curves", "events")
-_RECORDS = ("devices", "customers", "transformers", "networks")
+_RECORDS = ("devices", "customers", "transformers", "networks", "connections")
 
 
 @dataclass(frozen=True)

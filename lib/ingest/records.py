@@ -77,11 +77,17 @@ def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
     here = f.col("region") == region
     none = f.lit(None)
     of_transformer = _or_empty(spark, lake, "transformer").where(here)
+    # meters at medium voltage are in no transformer's area: the bus they hang at tells the network
+    last = f.max_by("network_id", f.struct("received", "source_file", "line")).alias("of_bus")
+    of_bus = _or_empty(spark, lake, "connections").where(here & f.col("damage").isNull()).groupBy("meter_id").agg(last)
     found = (
         _or_empty(spark, lake, "meter_connection")
         .where(here)
         .select("meter_id", "transformer_id", "phase", "valid_from", "valid_to")
         .join(of_transformer.select("transformer_id", "network_id"), "transformer_id", "left")
+        .join(of_bus, "meter_id", "left")
+        .withColumn("network_id", f.coalesce("network_id", "of_bus"))
+        .drop("of_bus")
         .withColumn("is_gate", f.lit(False))
     )
     gates = of_transformer.where("gate_meter_id IS NOT NULL").select(
