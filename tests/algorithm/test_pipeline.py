@@ -290,13 +290,32 @@ result:
     }  # fmt: skip
 
 
+def test_the_result_sees_parameters_and_the_columns_above(
+    write: Write, settings: Settings, spark: SparkSession
+) -> None:
+    text = """steps:
+  load: {operator: network_load, parameters: {high_kw: 400}}
+result:
+  limit: {expression: load.high_kw, unit: kW}
+  over: {expression: load.demand_max_kw > limit, unit: ''}
+  word: {expression: "if(over, concat('above ', limit), 'below')", unit: ''}
+"""
+    assert load(write(HEAD + text), settings, spark).types == {"limit": "double", "over": "boolean", "word": "string"}
+    [problem] = problems(write(HEAD + text.replace("load.high_kw", "load.hihg_kw")), settings)
+    assert "step load has no figure hihg_kw" in problem
+    backwards = text.replace("expression: load.high_kw", "expression: if(over, 1.0, 2.0)")
+    assert "over" in problems(write(HEAD + backwards), settings, spark)[0]
+    [problem] = problems(write(HEAD + text.replace("  limit:", "  load:")), settings)
+    assert "load is a step; choose another name" in problem
+
+
 # --- names and ids ---
 
 
 def test_unknown_names_are_told_with_what_is_near(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="did you mean network_losses"):
         load("network_loses", settings)
-    with pytest.raises(PipelineError, match="there are network_losses, voltage_quality_day"):
+    with pytest.raises(PipelineError, match="there are line_loss, network_line_loss, network_losses, "):
         load("zzz", settings)
     with pytest.raises(PipelineError, match="there is no file"):
         load(str(tmp_path / "none.yaml"), settings)
@@ -324,4 +343,5 @@ def test_a_copy_of_a_shipped_pipeline_needs_an_id_of_its_own(settings: Settings,
 
 
 def test_names_lists_the_shipped_pipelines() -> None:
-    assert names() == pipeline.names() == ["network_losses", "voltage_quality_day"]
+    assert names() == pipeline.names()
+    assert {"line_loss", "network_losses", "voltage_quality_day"} < set(names())

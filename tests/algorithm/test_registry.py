@@ -76,6 +76,7 @@ def test_every_operator_declares_what_it_is() -> None:
         if operator.side is not None:
             side = {column.name for column in TABLES[operator.side.table].columns}
             assert {*operator.side.columns, *operator.side.valid, *operator.group} <= side
+        assert not {field.name for field in dataclasses.fields(operator)} & set(operator.figures)
         for figure in operator.figures.values():
             assert isinstance(figure, Figure)
             assert figure.comment
@@ -109,6 +110,21 @@ def test_parameters_left_out_are_the_settings() -> None:
     assert registry.operator("powerflow", {"v_min_pu": 0.8, "full_voltages": True}, settings) == PowerFlowOperator(
         v_min_pu=0.8, full_voltages=True
     )
+
+
+def test_parameters_of_single_values() -> None:
+    assert registry.parameters(registry.operator("network_load", {"high_kw": 400}, None)) == {"high_kw": 400.0}
+    settings = Settings(mining={"line_loss": {"negative_percent": -2}, "price_per_kwh": 1})
+    found = registry.parameters(registry.operator("line_loss", {"normal_urban_percent": 5}, settings))
+    assert (found["negative_percent"], found["price_per_kwh"], found["normal_urban_percent"]) == (-2.0, 1.0, 5.0)
+    assert all(isinstance(value, float) for value in found.values())
+
+
+@pytest.mark.parametrize("name", ["line_loss", "transformer_load", "voltage_quality"])
+def test_the_settings_of_the_work_lists_are_their_parameters(name: str) -> None:
+    fields = set(type(getattr(Settings().mining, name)).model_fields) | {"price_per_kwh"}
+    assert fields == {field.name for field in dataclasses.fields(registry.operator_class(name))}
+    assert registry.operator(name, {}, Settings()) == registry.operator_class(name)()
 
 
 def test_all_problems_are_told_at_once(settings: Settings) -> None:

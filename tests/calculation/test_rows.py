@@ -40,6 +40,25 @@ def test_groups_come_whole_whatever_the_row_groups(tmp_path: Path, size: int) ->
     assert not source.corrupt
 
 
+def test_row_groups_of_scattered_groups_are_read_once_as_long_as_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.parquet", "2.parquet"):
+        pq.write_table(table(ROWS), tmp_path / name)
+
+    def read() -> int:
+        source = rows_in(tmp_path, "1.parquet", "2.parquet")
+        index = source.index()
+        source.bytes_read = 0
+        for places in index.values():
+            assert sum(source.read(place).num_rows for place, _ in places) in (4, 6)
+        return source.bytes_read
+
+    once = read()
+    monkeypatch.setattr("lib.calculation.rows.KEPT_BYTES", 1)
+    assert read() == 2 * once  # two groups in each of two files
+
+
 def test_a_corrupt_file_counts_its_rows_and_spares_the_others(tmp_path: Path) -> None:
     pq.write_table(table(ROWS), tmp_path / "good.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nonsense PAR1")
