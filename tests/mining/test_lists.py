@@ -14,11 +14,13 @@ from deltalake import DeltaTable
 from benchmarks.line_loss import accuracy, by_fault, cases
 from jobs.mining import line_loss, transformer_load, voltage_quality
 from lib.errors import GridsinkError
+from lib.ingest.demo import Region, build
 from lib.ingest.landing.build import write_day, write_master
 from lib.job import JobContext, JobResult
 from lib.launch import catalog
+from lib.tables import Lake
 from tests.ingest.landing_net import region
-from tests.ingest.landings import REGION, run_load, settings_of
+from tests.ingest.landings import REGION, ZONE, run_load, settings_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -101,6 +103,26 @@ def test_load_episodes_are_those_of_the_curves(lists: Lists) -> None:
             assert list(mine[mine["kind"] == kind].sort_values("start_ts")["points"]) == lengths
     assert len(episodes) > 0
     assert set(days["class"]) > {"normal"} or "heavy" in set(days["class"])
+
+
+def test_the_non_technical_loss_of_a_network_is_what_faults_take(lists: Lists) -> None:
+    """Power flow of the demo lake, whose noise is another, on the same network; measured losses from the landing."""
+    demo = region(days=2)
+    path = lists.root / "small.npz"
+    demo.source.save(path)
+    lake, of_demo = Lake(f"{lists.root}/lake"), Region(REGION, "small", ZONE, str(path), 1, 0.1)
+    assert list(build(lists.spark, lake, [of_demo], demo.first, 2))
+    result, context = lists.run(line_loss)
+    assert context.counts["rows_quarantined"] == 0
+    assert len(result.tables["networks"]) == 2
+    truth, _ = cases(settings_of(lists.root), (REGION,))
+    true_ct = truth[truth["factor"] == 1]  # a wrong ratio at a transformer's gate changes nothing at the network's
+    taken = (true_ct["observed_loss_kwh"] - true_ct["loss_kwh"]).groupby(true_ct["date"]).sum()
+    found = lists.table("pipeline_network_line_loss").set_index("date")
+    assert (found["coverage_percent"] == 100).all()
+    assert (found["measured_loss_kwh"] == found["in_kwh"] - found["out_kwh"]).all()
+    assert found["non_technical_kwh"].to_dict() == pytest.approx(taken.to_dict(), rel=0.02, abs=3)
+    assert taken.max() > 30
 
 
 def _runs(above: list[bool], least: int) -> list[int]:

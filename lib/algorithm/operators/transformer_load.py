@@ -92,13 +92,15 @@ class TransformerLoad:
         return float(rated)
 
     def map(self, rows: pa.Table, state: float | None, day: Day) -> tuple[Partial | None, list[Rejected]]:
-        meters, rejected = _meter.read(rows, ("p_kw", "q_kvar"), ("p_quality", "q_quality"), day)
-        if meters is None or state is None:
-            return None, rejected
+        if state is None:
+            return None, []
+        gates = rows.filter(rows["is_gate"])
+        meters, rejected = _meter.read(gates, ("p_kw", "q_kvar"), ("p_quality", "q_quality"), day)
+        if meters is None:
+            return Partial(), rejected
         p, q = meters.values("p_kw"), meters.values("q_kvar")
         estimated = meters.marked("p_quality", ESTIMATED_SLOT) | meters.marked("q_quality", ESTIMATED_SLOT)
-        at = np.flatnonzero(meters.is_gate).tolist()
-        return _partial(Gate(meters.meter_id[i], p[i], q[i], estimated[i]) for i in at), rejected
+        return _partial(Gate(*it) for it in zip(meters.meter_id, p, q, estimated, strict=True)), rejected
 
     def merge(self, a: Partial, b: Partial) -> Partial:
         return _partial((*a.gates, *b.gates))
