@@ -8,11 +8,16 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from benchmarks import common
+from lib.algorithm.operator import Day, inputs
+from lib.algorithm.operators.line_loss import LineLoss
 from lib.ingest.landing.faults import AREA_KINDS
 from lib.settings import Settings, load
+from lib.tables.tiles import day_slots
 
 NOTES = (
     "The demo landing (ingest.landing) through ingest.load and mining.line_loss, each as a command; the truth is what "
@@ -22,6 +27,8 @@ NOTES = (
     "case of the area that it befalls, from its first day on; of wrong_transformer also the area that is recorded. "
     "Visible: that class is high or negative.",
     "False high: the list says high, and the truth's observed loss does not.",
+    "Meters that send nothing: the operator on the same rows, a random share of customers' meters without any value; "
+    "beside it the same judged without the rule of coverage.",
 )
 
 
@@ -39,6 +46,9 @@ def main(folder: str, days: int, regions: tuple[str, ...]) -> None:
         seconds[name] = report.seconds
     rows, faults = cases(load(settings, environment={}), regions)
     tables = {"areas": accuracy(rows), "faults": by_fault(rows, faults)}
+    tables["meters that send nothing"] = [
+        silenced(load(settings, environment={}), rows, share) for share in (0.01, 0.05, 0.2)
+    ]
     common.write("line_loss", {"days": days, "regions": list(regions)}, tables, NOTES, {"seconds": seconds})
 
 
@@ -66,6 +76,46 @@ def cases(settings: Settings, regions: tuple[str, ...]) -> tuple[pd.DataFrame, p
     high, low = rows["true_percent"] > rows["limit_percent"], rows["true_percent"] < rows["negative_percent"]
     rows["true_class"] = np.select([high, low], ["high", "negative"], "normal")
     return rows, faults
+
+
+def silenced(settings: Settings, rows: pd.DataFrame, share: float) -> dict[str, Any]:
+    """What becomes of the cases where a share of the customers' meters sends nothing."""
+    result: dict[str, Any] = {"share": share}
+    for title, rules in (("", {}), (" without the rule", {"min_coverage_percent": 0.0})):
+        found = rows[["region", "date", "transformer_id", "true_class"]].merge(_silent(settings, rows, share, **rules))
+        judged, high = found["class"] != "not assessable", found["class"] == "high"
+        result |= {f"not assessable{title}": int((~judged).sum())}
+        result |= {f"false high{title}": int((high & (found["true_class"] != "high")).sum())}
+    return result
+
+
+def _silent(settings: Settings, cases: pd.DataFrame, share: float, **rules: float) -> pd.DataFrame:
+    operator, result = LineLoss.from_settings(settings, **rules), []
+    columns = ["region", "date", *inputs(operator)["meter_day"]]
+    meters = DeltaTable(f"{settings.lake.path}/silver/meter_day").to_pyarrow_table(columns=columns)
+    sides = DeltaTable(f"{settings.lake.path}/silver/transformer").to_pyarrow_table().to_pylist()
+    side = {(it["region"], it["transformer_id"]): it for it in sides}
+    customers = sorted(set(meters.filter(pc.invert(meters["is_gate"]))["meter_id"].to_pylist()))
+    lost = np.random.default_rng(1).permutation(customers)[: round(share * len(customers))].tolist()
+    silent = pc.is_in(meters["meter_id"], pa.array(lost, pa.string()))
+    for i, name in enumerate(meters.column_names):
+        if name.endswith(("_wh", "_quality")):
+            values = [
+                None if it else value for it, value in zip(silent.to_pylist(), meters[name].to_pylist(), strict=True)
+            ]
+            meters = meters.set_column(i, name, pa.array(values, meters.schema.field(name).type))
+    frame = meters.select(["region", "date", "transformer_id"]).to_pandas()
+    frame = frame[frame["date"].isin(set(cases["date"])) & frame["transformer_id"].notna()]
+    for (region, day, transformer), at in frame.groupby(["region", "date", "transformer_id"]).groups.items():
+        of_day = Day(region, day, day_slots(day, settings.regions[region].time_zone) * 900)
+        state = operator.prepare(side[region, transformer])
+        partial, _ = operator.map(meters.take(pa.array(at)), state, of_day)
+        assert partial is not None
+        figures = operator.finish(partial, state, of_day)[1]
+        kind = "high" if figures["days_high"] else "negative" if figures["days_negative"] else "normal"
+        kind = kind if figures["days_assessed"] else "not assessable"
+        result.append({"region": region, "date": day, "transformer_id": transformer, "class": kind})
+    return pd.DataFrame(result)
 
 
 def touched(rows: pd.DataFrame, fault: Any) -> pd.Series:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from deltalake import DeltaTable
 
-from benchmarks.line_loss import accuracy, by_fault, cases
+from benchmarks.line_loss import accuracy, by_fault, cases, silenced
 from jobs.mining import line_loss, transformer_load, voltage_quality
 from lib.errors import GridsinkError
 from lib.ingest.demo import Region, build
@@ -73,6 +73,11 @@ def test_line_loss_agrees_with_the_truth(lists: Lists) -> None:
     assert (of_region["false high"], of_region["high though not assessable"]) == (0, 0)
     kinds = {row["kind"]: row for row in by_fault(rows, faults)}
     assert kinds["all"]["right"] == kinds["all"]["cases"] > kinds["all"]["visible"] / 2 > 0
+
+    # some meters send nothing: none of these areas may be called high for it
+    of_silence = silenced(settings_of(lists.root), rows, 0.2)
+    assert of_silence["not assessable"] > 0
+    assert of_silence["false high"] == 0 < of_silence["false high without the rule"]
 
     table = lists.table("pipeline_line_loss")
     area = table[table["transformer_id"].notna()]
