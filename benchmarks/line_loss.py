@@ -59,7 +59,8 @@ def cases(settings: Settings, regions: tuple[str, ...]) -> tuple[pd.DataFrame, p
     losses = pd.concat(pd.read_parquet(truth / region / "area_loss") for region in regions)
     faults = pd.concat(pd.read_parquet(truth / region / "faults" / "plan.parquet") for region in regions)
     faults = faults[faults["kind"].isin(AREA_KINDS)]
-    rows = losses.merge(table, how="left", on=["region", "date", "transformer_id"], validate="one_to_one")
+    keys = ["region", "date", "transformer_id"]
+    rows = losses.merge(table, how="left", on=keys, suffixes=("", "_listed"), validate="one_to_one")
     rows["begin"] = [
         pd.Timestamp(day, tz=settings.regions[region].time_zone)
         for region, day in zip(rows["region"], rows["date"], strict=True)

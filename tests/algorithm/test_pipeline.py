@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -136,6 +137,7 @@ def test_a_formula_over_what_no_step_writes_reads_what_is_there(write: Write, se
     assert step.after == ()
 
 
+@dataclass(init=False)
 class _Fake:
     """An operator that reads one table and writes others."""
 
@@ -303,7 +305,7 @@ result:
     assert load(write(HEAD + text), settings, spark).types == {"limit": "double", "over": "boolean", "word": "string"}
     [problem] = problems(write(HEAD + text.replace("load.high_kw", "load.hihg_kw")), settings)
     assert "step load has no figure hihg_kw" in problem
-    backwards = text.replace("expression: load.high_kw", "expression: if(over, 1.0, 2.0)")
+    backwards = text.replace("expression: load.high_kw", "expression: CAST(over AS INT)")
     assert "over" in problems(write(HEAD + backwards), settings, spark)[0]
     [problem] = problems(write(HEAD + text.replace("  limit:", "  load:")), settings)
     assert "load is a step; choose another name" in problem

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # transformers of 250 kVA are hardly loaded here: limits at which something shows
 SETTINGS = (
     "mining.transformer_load.heavy_percent=14", "mining.transformer_load.overload_percent=16",
-    "mining.voltage_quality.three_phase_percent=1.5", "mining.voltage_quality.low_percent=2",
+    "mining.voltage_quality.three_phase_percent=1.2", "mining.voltage_quality.low_percent=1.2",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def lists(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> List
     write_master(demo, root / "landing" / REGION, root / "truth" / REGION)
     for day in demo.days:
         write_day(demo, day, root / "landing" / REGION, root / "truth" / REGION)
-    run_load(spark, root)
+    run_load(spark, root, sources=("meters", "customers", "assets"))
     return Lists(root, spark)
 
 
@@ -95,7 +95,7 @@ def test_load_episodes_are_those_of_the_curves(lists: Lists) -> None:
     assert context.counts["rows_quarantined"] == 0
     days, episodes = lists.table("pipeline_transformer_load"), lists.table("load_episode")
     meters = DeltaTable(f"{lists.root}/lake/silver/meter_day").to_pyarrow_table().to_pandas()
-    gates = meters[meters["is_gate"] & meters["transformer_id"].notna()]
+    gates = meters[meters["is_gate"] & meters["transformer_id"].notna() & meters["p_kw"].notna()]
     for transformer, some in gates.groupby("transformer_id"):
         kva = [
             (p**2 + q**2) ** 0.5
@@ -107,7 +107,7 @@ def test_load_episodes_are_those_of_the_curves(lists: Lists) -> None:
         for kind, lengths in zip(("heavy", "overload"), expected, strict=True):
             assert list(mine[mine["kind"] == kind].sort_values("start_ts")["points"]) == lengths
     assert len(episodes) > 0
-    assert set(days["class"]) > {"normal"} or "heavy" in set(days["class"])
+    assert set(days["class"]) > {"not assessable"}  # the day before the first has registers alone
 
 
 def test_the_non_technical_loss_of_a_network_is_what_faults_take(lists: Lists) -> None:
@@ -128,6 +128,7 @@ def test_the_non_technical_loss_of_a_network_is_what_faults_take(lists: Lists) -
     assert (found["measured_loss_kwh"] == found["in_kwh"] - found["out_kwh"]).all()
     assert found["non_technical_kwh"].to_dict() == pytest.approx(taken.to_dict(), rel=0.02, abs=3)
     assert taken.max() > 30
+    assert "above the technical loss" in set(found["class"])
 
 
 def _runs(above: list[bool], least: int) -> list[int]:
@@ -142,7 +143,7 @@ def test_voltage_quality_adds_up(lists: Lists) -> None:
     customers = days[~days["is_gate"]].groupby(["date", "transformer_id"])
     sums = customers[["slots_valid", "slots_low", "slots_high"]].sum()
     passed = 100 * (1 - (sums["slots_low"] + sums["slots_high"]) / sums["slots_valid"])
-    found = areas[areas["transformer_id"].notna()].set_index(["date", "transformer_id"])["pass_percent"]
+    found = areas[areas["transformer_id"].notna()].set_index(["date", "transformer_id"])["pass_percent"].dropna()
     pd.testing.assert_series_equal(found.sort_index(), passed.sort_index(), check_names=False, rtol=1e-12)
     assert episodes["points"].sum() == (days["slots_low"] + days["slots_high"]).sum() > 0
 
