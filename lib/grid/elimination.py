@@ -9,6 +9,7 @@ Sources: Gilbert, Liu: elimination structures for sparse LU factors (1993); mini
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -37,6 +38,12 @@ class Elimination:
     @property
     def n(self) -> int:
         return len(self.row)
+
+    @cached_property
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Node and ancestor of every entry of `ancestor`; the dummy's stands as n - 1."""
+        node = np.repeat(np.arange(self.n), np.diff(self.start))
+        return node, np.minimum(self.ancestor, max(self.n - 1, 0))
 
 
 def eliminate(y: sp.csr_matrix, rows: NDArray[np.int64], touches_source: NDArray[np.bool_]) -> Elimination:

@@ -32,7 +32,7 @@ class Gain:
     on: NDArray[np.float64]
     """(n, 4) 1 where a multiplier takes part."""
     kind: NDArray[np.int64]
-    """(n,) NO_POWER, BOTH, ZERO or ONE, of buses."""
+    """(n,) NO_POWER, BOTH, ZERO, ONE or BRANCH_END."""
     r: NDArray[np.float64]
     """(n, 4) variance of powers (0, 1) and of a branch end's current (2)."""
     weight: NDArray[np.float64]
@@ -130,6 +130,7 @@ def build_gain(lin: Linearisation, available: NDArray[np.bool_], prior: NDArray[
 
     kind = np.where(on[:, :2].all(axis=1), sweep.BOTH, np.where(on[:, :2].any(axis=1), sweep.ONE, sweep.NO_POWER))
     kind[model.zero_injection] = sweep.ZERO
+    kind[~model.is_bus] = sweep.BRANCH_END
     mask = np.zeros((n, 4), dtype=bool)
     bus = model.is_bus
     mask[bus, :2] = True

@@ -108,7 +108,7 @@ def build_model(network: Network, measurements: Measurements, zero_rows: NDArray
     for t, a, o in joined:
         end_node[t] = node_of[n_row + t], node_of[live[a]], node_of[live[o]]
         late[max(end_node[t, 1:])].append(t)
-    node = np.repeat(np.arange(elimination.n), np.diff(elimination.start))
+    node, _ = elimination.pairs
     real = (elimination.ancestor < elimination.n) & is_bus[node]
     slot = np.flatnonzero(real)
     slot = slot[is_bus[elimination.ancestor[slot]]]
@@ -165,6 +165,21 @@ class Linearisation:
     """(k,) from a measured value in the table's units to the one here: times scale, plus offset."""
     offset: NDArray[np.float64]
     """(k,)"""
+
+    @cached_property
+    def equal_rows(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(diagonal, upper) with every equation scaled to length 1."""
+        e = self.model.elimination
+        node, ancestor = e.pairs
+        is_dual = np.ones((e.n, 4), dtype=bool)
+        is_dual[self.model.is_bus, :2] = False
+        length = (self.diagonal**2).sum(axis=2)
+        np.add.at(length, node, (self.upper**2).sum(axis=2))
+        np.add.at(length, ancestor, (self.upper**2).sum(axis=1))
+        with np.errstate(divide="ignore"):
+            scale = np.where(is_dual & (length > 0), length**-0.5, 1.0)
+        diagonal = self.diagonal * scale[:, :, None] * scale[:, None, :]
+        return diagonal, self.upper * scale[node][:, :, None] * scale[ancestor][:, None, :]
 
 
 def linearise(model: Model, voltage: NDArray[np.complex128]) -> Linearisation:

@@ -18,7 +18,7 @@ _WEAK, _POWER = 1e-8, 1e-2
 """Weight of the prior on every voltage and variance of equations scaled to length 1. What is not determined comes out
 with the prior's variance 1e8; what is, by singular values down to 1e-4, with 1e6 at most."""
 _FREE = 1e7
-_PROBES = 32
+_PROBES = 8
 _TOUCHED = 1e-5
 _MENDING_WEIGHT = 1e4
 CRITICAL = 1e-5
@@ -46,8 +46,8 @@ class Observability:
     deficit: int
     """Independent measurements that are missing."""
     islands: list[Island]
-    _error_share: NDArray[np.float64]
-    """(m,) share of a measurement's own error in its residual, all weights equal."""
+    _equal_factors: tuple[NDArray[np.float64], NDArray[np.float64]]
+    """Of the equations scaled to length 1, all with the same weight."""
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -61,7 +61,7 @@ class Observability:
     def critical(self) -> list[int]:
         """Lines of the measurement table whose errors cannot be seen: without one of them something is unobservable."""
         with np.errstate(invalid="ignore"):
-            found = np.flatnonzero(self._error_share < CRITICAL)
+            found = np.flatnonzero(_error_share(self.gain, self._equal_factors) < CRITICAL)
         return self.gain.linearisation.model.measurements.position[found].tolist()
 
     @cached_property
@@ -107,11 +107,11 @@ def _equations(gain: Gain) -> tuple[sp.csr_matrix, NDArray[np.int64]]:
     row = np.full((e.n, 4), -1)
     row[is_dual & gain.mask] = np.arange(int((is_dual & gain.mask).sum()))
     n_equation = int((is_dual & gain.mask).sum())
-    node = np.repeat(np.arange(e.n), np.diff(e.start))
+    node, ancestor = e.pairs
     data, i, j = [], [], []
     for block, a, b in (
         (lin.diagonal, np.arange(e.n), np.arange(e.n)),
-        (lin.upper, node, np.minimum(e.ancestor, e.n - 1)),
+        (lin.upper, node, ancestor),
     ):
         for r in range(4):
             for c in range(4):
@@ -148,42 +148,32 @@ def observe(gain: Gain) -> Observability:
     lin = gain.linearisation
     model = lin.model
     e, network = model.elimination, model.network
-    node = np.repeat(np.arange(e.n), np.diff(e.start))
-    ancestor = np.minimum(e.ancestor, e.n - 1)
-    is_dual = _duals(gain)
-    length = (lin.diagonal**2).sum(axis=2)
-    np.add.at(length, node, (lin.upper**2).sum(axis=2))
-    np.add.at(length, ancestor, (lin.upper**2).sum(axis=1))
-    with np.errstate(divide="ignore"):
-        scale = np.where(is_dual & (length > 0), length**-0.5, 1.0)
-    d = lin.diagonal * scale[:, :, None] * scale[:, None, :]
-    up = lin.upper * scale[node][:, :, None] * scale[ancestor][:, None, :]
-    equation = up.copy()
-    own = d.copy()
+    own, equation = lin.equal_rows
+    d, up = own.copy(), equation.copy()
     weight = (gain.weight > 0).astype(float)
     add_diagonal(d, model.is_bus, (gain.r > 0) * _POWER, weight, np.full((e.n, 2), _WEAK))
     factors = factorise(lin, gain.mask, d, up)
-    share = _error_share(gain, factors)
 
     rng = np.random.default_rng(0)
     voltage = gain.mask[:, :2] & model.is_bus[:, None]
-    n_unknown, probes = int(voltage.sum()), _PROBES
+    n_unknown = int(voltage.sum())
+    probes = min(_PROBES, n_unknown)
     while True:
         x = np.zeros((e.n, 4, probes))
-        x[:, :2][voltage] = rng.standard_normal((n_unknown, probes))
+        x[:, :2][voltage] = rng.standard_normal((n_unknown, probes)) if probes < n_unknown else np.eye(n_unknown)
         blocks.substitute(e.start, e.ancestor, *factors, x)
         found = x[:, :2][voltage]
-        values, vectors = np.linalg.eigh(found.T @ found / n_unknown)
+        values, vectors = np.linalg.eigh(found.T @ found)
         free = values > _FREE**2
-        if free.sum() < probes or probes >= n_unknown:
+        if 2 * free.sum() <= probes or probes == n_unknown:  # twice as many: random vectors may nearly coincide
             break
         probes = min(4 * probes, n_unknown)
     everywhere = np.zeros(network.n_row, dtype=bool)
     everywhere[e.row[model.is_bus]] = True
     if not free.any():
-        return Observability(gain, everywhere, 0, [], share)
+        return Observability(gain, everywhere, 0, [], factors)
     null = np.zeros((e.n, 2, int(free.sum())))
-    null[voltage] = found @ (vectors[:, free] / np.sqrt(values[free] * n_unknown))
+    null[voltage] = found @ (vectors[:, free] / np.sqrt(values[free]))
     open_node = np.flatnonzero((np.abs(null).max(axis=(1, 2)) > _TOUCHED) & model.is_bus)
 
     at = _pivots(null.reshape(2 * e.n, -1), np.ones(2 * e.n))
@@ -195,7 +185,7 @@ def observe(gain: Gain) -> Observability:
     observable = everywhere.copy()
     observable[e.row[open_node]] = False
     islands = _islands(gain, observable & everywhere, open_node, null, own, equation)
-    return Observability(mended, observable, int(free.sum()), islands, share)
+    return Observability(mended, observable, int(free.sum()), islands, factors)
 
 
 def _error_share(gain: Gain, factors: tuple[NDArray, NDArray]) -> NDArray[np.float64]:
@@ -242,7 +232,7 @@ def _islands(gain, observable, open_node, null, own, equation) -> list[Island]: 
 
     # What P and Q at each bus, its magnitude and angle would see of the free directions.
     seen = np.einsum("nrc,ncd->nrd", own[:, 2:, :2], null)
-    node = np.repeat(np.arange(e.n), np.diff(e.start))
+    node, _ = e.pairs
     real = np.flatnonzero((e.ancestor < e.n) & model.is_bus[node])
     real = real[model.is_bus[e.ancestor[real]]]
     i, j = node[real], e.ancestor[real]

@@ -148,8 +148,9 @@ def _solve(
     v_e, v_f = (np.full((n_tile, model.network.n_row, LANES), np.nan) for _ in range(2))
     x = np.empty((n_tile, 4 * e.n, LANES))
     state, iterations = np.empty(n_tile * LANES, np.uint8), np.empty(n_tile * LANES, np.int32)
+    inverse, upper = gain.factors
     sweep.estimate_tiles(
-        (e.start, e.ancestor, e.depth, e.segment), gain.factors, model.is_bus,
+        (e.start, e.ancestor, e.depth, e.segment), (inverse.reshape(-1, 16), upper.reshape(-1, 16)),
         (gain.kind, gain.on, lin.y_self, gain.r, gain.weight, inputs.zrow, inputs.zscale, inputs.zoffset),
         (model.edge_start, model.edge_other, lin.y_up, lin.y_low),
         (model.end_start, model.end_order, model.end_node, lin.y_end), lin.v0, inputs.z, tolerance, max_iterations,

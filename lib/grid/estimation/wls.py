@@ -113,6 +113,10 @@ class Estimator:
             self._patterns[key] = observe(build_gain(self.linearisation, available))
         return self._patterns[key]
 
+    def forget_patterns(self) -> None:
+        """Drops what is kept of the patterns seen so far."""
+        self._patterns.clear()
+
     def estimate(
         self,
         values: NDArray[np.floating],
