@@ -15,6 +15,7 @@ from lib.salting.placement import PLACE
 
 Partial = Callable[[pa.Table], pa.Table]
 Merge = Callable[[list[pa.Table]], pa.Table]
+Group = tuple[pa.Table, pa.Table]  # a key, in one row, and its values
 
 NUMBER = f"{RESERVED}number"  # of a partial among its reducer's of the same key
 PARTIAL = f"{RESERVED}partial"  # an Arrow stream
@@ -38,9 +39,9 @@ class Partials:
     block_rows: int
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return gathered(self._tables(batches), self.output)
+        return gathered(self._groups(batches), self.output)
 
-    def _tables(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    def _groups(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Group]:
         splits = PARTIAL in self.output.names
         for run in runs(batches, self.keys):
             key, place = None, 0
@@ -51,22 +52,15 @@ class Partials:
                     place = rows[PLACE][0].as_py() if splits else 0
                 partials.append(self.partial(rows.select(self.columns)))
             assert key is not None
-            if place >= self.reducers:
-                values = {
-                    PLACE: pa.array([place] * len(partials), pa.int32()),
-                    NUMBER: pa.array(range(len(partials)), pa.int64()),
-                    PARTIAL: pa.array([to_bytes(it) for it in partials], pa.binary()),
-                }
-                yield _table(key, values, self.output, len(partials))
+            if place < self.reducers:
+                yield key, conform(self.merge(partials), self.result)
                 continue
-            done = conform(self.merge(partials), self.result)
-            if splits:
-                struct = pa.StructArray.from_arrays(
-                    [column.combine_chunks() for column in done.columns], fields=list(self.output.field(RESULT).type)
-                )
-                yield _table(key, {RESULT: struct}, self.output, done.num_rows)
-            else:
-                yield _table(key, dict(zip(done.column_names, done.columns, strict=True)), self.output, done.num_rows)
+            parts = {
+                PLACE: pa.array([place] * len(partials), pa.int32()),
+                NUMBER: pa.array(range(len(partials)), pa.int64()),
+                PARTIAL: pa.array([to_bytes(it) for it in partials], pa.binary()),
+            }
+            yield key, pa.table(parts)
 
 
 @dataclass(frozen=True)
@@ -79,23 +73,21 @@ class Merging:
     output: pa.Schema
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return gathered(self._tables(batches), self.output)
-
-    def _tables(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         partials: list[pa.RecordBatch] = []
         for batch in batches:
             final = pc.is_null(batch.column(PARTIAL))
-            yield self._passed(batch.filter(final))
+            passed = batch.filter(final)
+            if passed.num_rows:
+                columns = [passed.column(name) for name in self.keys] + passed.column(RESULT).flatten()
+                yield pa.RecordBatch.from_arrays(columns, schema=self.output)
             partials.append(batch.filter(pc.invert(final)))
+        yield from gathered(self._groups(partials), self.output)
+
+    def _groups(self, partials: Iterable[pa.RecordBatch]) -> Iterator[Group]:
         for run in runs(partials, self.keys):
             rows = pa.Table.from_batches(list(run))
-            done = conform(self.merge([from_bytes(it.as_buffer()) for it in rows[PARTIAL]]), self.result)
-            key = rows.select(self.keys).slice(0, 1)
-            yield _table(key, dict(zip(done.column_names, done.columns, strict=True)), self.output, done.num_rows)
-
-    def _passed(self, batch: pa.RecordBatch) -> pa.Table:
-        columns = [batch.column(name) for name in self.keys] + batch.column(RESULT).flatten()
-        return pa.Table.from_arrays(columns, schema=self.output)
+            done = self.merge([from_bytes(it.as_buffer()) for it in rows[PARTIAL]])
+            yield rows.select(self.keys).slice(0, 1), conform(done, self.result)
 
 
 def runs(batches: Iterable[pa.RecordBatch], keys: Sequence[str]) -> Iterator[Iterator[pa.RecordBatch]]:
@@ -139,8 +131,10 @@ def _pieces(batches: Iterable[pa.RecordBatch], keys: Sequence[str]) -> Iterator[
 
 
 def _differ(a: pa.Array, b: pa.Array) -> np.ndarray:
-    values = pc.fill_null(pc.not_equal(a, b), False)
-    return np.asarray(pc.or_(values, pc.xor(a.is_null(), b.is_null())).to_numpy(zero_copy_only=False), dtype=bool)
+    values = pc.not_equal(a, b)
+    if a.null_count or b.null_count:
+        values = pc.or_(pc.fill_null(values, False), pc.xor(a.is_null(), b.is_null()))
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def blocks(pieces: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
@@ -159,19 +153,36 @@ def blocks(pieces: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def gathered(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Small tables as batches of some megabytes."""
-    held: list[pa.Table] = []
+def gathered(groups: Iterable[Group], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Groups as batches of some megabytes; results within RESULT if the schema has it."""
+    keys: list[pa.Table] = []
+    values: list[pa.Table] = []
     size = 0
-    for table in tables:
-        if table.num_rows:
-            held.append(table)
-            size += table.nbytes
-        if size >= OUTPUT_BYTES:
-            yield from pa.concat_tables(held).combine_chunks().to_batches()
-            held, size = [], 0
-    if held:
-        yield from pa.concat_tables(held).combine_chunks().to_batches()
+    for key, value in groups:
+        if not value.num_rows:
+            continue
+        if values and (size > OUTPUT_BYTES or not value.schema.equals(values[0].schema)):
+            yield _batch(keys, values, schema)
+            keys, values, size = [], [], 0
+        keys.append(key)
+        values.append(value)
+        size += value.get_total_buffer_size()  # nbytes takes a hundred times as long
+    if values:
+        yield _batch(keys, values, schema)
+
+
+def _batch(keys: Sequence[pa.Table], values: Sequence[pa.Table], schema: pa.Schema) -> pa.RecordBatch:
+    """Each key beside the rows of its table of values; null what neither has."""
+    counts = [it.num_rows for it in values]
+    key = pa.concat_tables(keys).combine_chunks().take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+    body = pa.concat_tables(values).combine_chunks()
+    columns = {name: part[name] for part in (key, body) for name in part.column_names}
+    if RESULT in schema.names and PARTIAL not in columns:
+        kind = list(schema.field(RESULT).type)
+        columns[RESULT] = pa.StructArray.from_arrays([it.combine_chunks() for it in body.columns], fields=kind)
+    arrays = [columns[it.name] if it.name in columns else pa.nulls(sum(counts), it.type) for it in schema]
+    (batch,) = pa.table(arrays, schema=schema).combine_chunks().to_batches()
+    return batch
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -192,17 +203,3 @@ def to_bytes(table: pa.Table) -> bytes:
 
 def from_bytes(data: pa.Buffer) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
-
-
-def _table(key: pa.Table, values: dict[str, pa.Array], schema: pa.Schema, rows: int) -> pa.Table:
-    """`rows` rows with the key's values and these columns, null where there are none."""
-    columns = []
-    for field in schema:
-        if field.name in values:
-            columns.append(values[field.name])
-        elif field.name in key.column_names:
-            one = key[field.name]
-            columns.append(one if rows == 1 else one.take(pa.array(np.zeros(rows, np.int64))))
-        else:
-            columns.append(pa.nulls(rows, field.type))
-    return pa.table(columns, schema=schema)

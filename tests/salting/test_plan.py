@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +86,28 @@ def test_what_is_even_is_left_alone_and_what_is_not_gets_better(profile: Profile
         assert not done.chunks
     if not done.identity:
         assert done.after < before
+
+
+@pytest.mark.parametrize("reducers", [8, 64, 256])
+@pytest.mark.parametrize("s", [0.0, 0.5, 1.0, 1.5, 2.0])
+def test_zipf_loads_are_even(s: float, reducers: int) -> None:
+    """Ten million rows of two thousand keys, profiled as `profile` does."""
+    rng = np.random.default_rng(3)
+    share = np.arange(1, 2001, dtype=float) ** -s
+    loads = rng.multinomial(10**7, share / share.sum()).tolist()
+    hashes = rng.integers(2**31, size=2000).tolist()
+    slots = [0] * reducers * max(32, 1024 // reducers)
+    for load, number in zip(loads, hashes, strict=True):
+        slots[number % len(slots)] += load
+    least = 10**7 / (8 * reducers)
+    heavy = [
+        HeavyKey((n,), number, number % len(slots), load, load)
+        for n, (load, number) in enumerate(zip(loads, hashes, strict=True))
+        if load >= least
+    ]
+    done = plan(Profile(("k",), None, 10**7, 10**7, tuple(slots), tuple(heavy), 1 / (8 * reducers)), reducers)
+    assert done.after <= 1.2
+    assert s < 1.5 or done.before > 3
 
 
 def test_one_key_with_all_rows_goes_everywhere() -> None:
