@@ -29,7 +29,7 @@ from lib.salting.tasks import attempts
 from lib.settings import load
 
 REDUCERS = 4
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 # One core each; what is lost is known at once; retries at once; no stage changes while it runs.
 SETTINGS = {
     "spark.master": "local-cluster[2,1,1024]",
