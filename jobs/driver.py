@@ -18,9 +18,7 @@ def main() -> int:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     request = json.loads(request_file.read_text(encoding="utf-8"))
 
-    from jobs.cli import common_options
     from lib import job
-    from lib.launch import catalog
     from lib.settings import Settings
 
     folder = request_file.parent
@@ -29,15 +27,21 @@ def main() -> int:
     launcher = folder / "launcher.lock"
     if launcher.exists():
         threading.Thread(target=_follow, args=(launcher,), daemon=True).start()
-    module = catalog.load(request["job"])
     context = job.JobContext(
         job=request["job"],
         settings=Settings(**request["settings"]),
-        options=catalog.parse(module, request["arguments"], common_options()),
+        options={},
         run_id=request["run_id"],
         run_dir=Path(request["run_dir"]),
         interactive=request["interactive"],
     )
+    context.start_spark()  # before all other imports, as it takes longest
+
+    from jobs.cli import common_options
+    from lib.launch import catalog
+
+    module = catalog.load(request["job"])
+    context.options = catalog.parse(module, request["arguments"], common_options())
     result = job.execute(module, context)
     if context.spark_started:
         context.spark.stop()

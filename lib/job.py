@@ -99,6 +99,7 @@ class JobContext:
             with contextlib.suppress(Exception):  # whatever is wrong meets the first real task too
                 session.start_workers(starting.result())
 
+        sys.setswitchinterval(5e-4)  # its many short calls need not wait for each 5 ms of what is imported meanwhile
         threading.Thread(target=start, name="start-spark", daemon=True).start()
 
     @cached_property

@@ -25,7 +25,6 @@ def options() -> list[click.Parameter]:
 
 
 def run(context: JobContext) -> JobResult:
-    context.start_spark()
     from lib.algorithm import pipeline
     from lib.fusion import result
     from lib.fusion import run as fusion

@@ -50,7 +50,6 @@ def plan(settings: Settings, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def run(context: JobContext) -> JobResult:
-    context.start_spark()
     from lib.algorithm.operators.powerflow import PowerFlowOperator
     from lib.fusion import totals
     from lib.fusion.run import run_steps

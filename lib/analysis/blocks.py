@@ -8,7 +8,7 @@ from datetime import date
 from lib.calculation.located import Cell
 from lib.tables import TABLES
 
-FIRST_SHARE = 50
+FIRST_SHARE = 100
 """The first round takes this part of the days, so that there is something to use early."""
 GROWTH = 4
 """Each round takes so many times the days of the one before."""

@@ -29,19 +29,24 @@ def two_bus_network() -> Network:
 
 def compile_all() -> None:
     """Runs each kernel once on two buses, for every type of array that jobs hand it."""
+    for dtype in (np.float32, np.float64):
+        compile_power_flow(dtype)
+    _compile_estimation(two_bus_network())
+
+
+def compile_power_flow(dtype: type[np.floating]) -> None:
+    """Runs each kernel of the power flow once, on powers of one type; loads those that are compiled already."""
     network = two_bus_network()
     summariser = Summariser(network, Limits(np.full(2, 0.9), np.full(2, 1.1)))
-    for dtype in (np.float32, np.float64):
-        p = np.zeros((2, LANES), dtype=dtype)
-        p[1] = -0.1
-        p[1, 0] = -20.0  # beyond what the line carries: Newton is compiled too
-        flow = solve(network, p, np.zeros_like(p))
-        assert flow.status[0] == SlotStatus.DIVERGED
-        assert flow.converged[1:].all()
-        flow.branches()
-        assert flow.vm_pu.shape == p.shape
-        summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
-    _compile_estimation(network)
+    p = np.zeros((2, LANES), dtype=dtype)
+    p[1] = -0.1
+    p[1, 0] = -20.0  # beyond what the line carries: Newton is compiled too
+    flow = solve(network, p, np.zeros_like(p))
+    assert flow.status[0] == SlotStatus.DIVERGED
+    assert flow.converged[1:].all()
+    flow.branches()
+    assert flow.vm_pu.shape == p.shape
+    summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
 
 
 def _compile_estimation(network: Network) -> None:
