@@ -24,8 +24,8 @@ NOTES = (
     "objective of every snapshot. What is done once per network (structure, factors, observability) is left out.",
     "'patterns': the same snapshots with 20 sets of missing meters, 2 % of all, of equal size; time includes "
     "factorising and judging the observability of every set anew. power-grid-model is given NaN for a missing sensor.",
-    "Optimum: largest |V - V_NR| over all buses and snapshots, V_NR power-grid-model's Newton-Raphson at 1e-10. Its "
-    "iterative linear method has another optimum than weighted least squares.",
+    "Optimum: largest |V - V_NR| over all buses and snapshots, V_NR power-grid-model's Newton-Raphson at the same "
+    "tolerance. Its iterative linear method has another optimum than weighted least squares.",
 )
 
 
@@ -69,8 +69,8 @@ def measure(code: str, snapshots: int, repeats: int, tolerance: float) -> dict[s
     first = min(snapshots, 96)
     ours = estimator.estimate(values[:, :first], tolerance=tolerance)
     v = ((ours.e + 1j * ours.f)[:, : network.n_bus]).transpose(0, 2, 1).reshape(-1, network.n_bus)[:first]
-    reference = rival.solve(values[:, :first], method="newton_raphson", tolerance=1e-10)
-    linear = rival.solve(values[:, :first], method="iterative_linear", tolerance=1e-10)
+    reference = rival.solve(values[:, :first], method="newton_raphson", tolerance=tolerance)
+    linear = rival.solve(values[:, :first], method="iterative_linear", tolerance=tolerance)
     known = np.abs(v - complex_voltage(reference))
     optimum = {
         "grid": code,
