@@ -244,7 +244,8 @@ class StepRun:
         if not cells:
             return []
         # A region's cells one after the other: they share networks, and so what a worker has at hand.
-        cells = sorted(cells, key=lambda cell: cell.region)
+        place = {region: i for i, region in enumerate(dict.fromkeys(cell.region for cell in cells))}
+        cells = sorted(cells, key=lambda cell: place[cell.region])
         tasks = blocks(cells, self.plan.table, budget, context.spark.sparkContext.defaultParallelism)
         if isinstance(self.operator, Formula) and not hash_only:
             return formulas.run(context.spark, context.lake, self.operator, self.plan, tasks, budget)
