@@ -37,10 +37,12 @@ NOTES = (
 @click.option("--days", default=2, show_default=True)
 @click.option("--region", "regions", multiple=True, default=("rural", "urban"), show_default=True)
 def main(folder: str, days: int, regions: tuple[str, ...]) -> None:
-    settings = [f"lake.path={folder}/lake", f"landing.path={folder}/landing"]
+    settings = [f"lake.path={folder}/lake", f"landing.path={folder}/landing", "max_quarantine=1000000"]
     chosen = [part for region in regions for part in ("--region", region)]
     seconds = {}
-    for name, *arguments in (("ingest.landing", "--days", str(days)), ("ingest.load",), ("mining.line_loss",)):
+    needed = [part for source in ("meters", "customers", "assets") for part in ("--source", source)]
+    commands = (("ingest.landing", "--days", str(days)), ("ingest.load", *needed), ("mining.line_loss",))
+    for name, *arguments in commands:
         common.say(name)
         report, _ = common.job(name, *arguments, *chosen, settings=settings)
         seconds[name] = report.seconds
