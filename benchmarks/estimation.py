@@ -22,7 +22,7 @@ NOTES = (
     "the sigmas say.",
     "Time: measured values in memory, in each engine's own layout, to voltages in memory; gridsink's includes the "
     "objective of every snapshot. What is done once per network (structure, factors, observability) is left out.",
-    "'patterns': the same snapshots with 20 sets of missing meters, 2 % of all, of equal size; time includes "
+    "'patterns': the same snapshots in up to 20 parts of at least 96, each with a set of missing meters; time includes "
     "factorising and judging the observability of every set anew. power-grid-model is given NaN for a missing sensor.",
     "Optimum: largest |V - V_NR| over all buses and snapshots, V_NR power-grid-model's Newton-Raphson at the same "
     "tolerance. Its iterative linear method has another optimum than weighted least squares.",
@@ -153,8 +153,9 @@ def measurements(
     return table, values, network.member_bus[np.isin(network.member_row, idle)].tolist()
 
 
-def with_gaps(values: NDArray[np.float64], patterns: int = 20, share: float = 0.02) -> NDArray[np.float64]:
-    """Values with NaN for the magnitudes of some meters, another set in every twentieth of the snapshots."""
+def with_gaps(values: NDArray[np.float64], share: float = 0.02) -> NDArray[np.float64]:
+    """Values with NaN for the magnitudes of some meters, another set in every part of the snapshots."""
+    patterns = min(20, max(1, values.shape[1] // 96))
     rng = np.random.default_rng(3)
     out = values.copy()
     n_magnitude = len(values) // 4
