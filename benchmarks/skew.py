@@ -63,9 +63,9 @@ NOTES = (
 
 
 def partial(rows: pa.Table) -> pa.Table:
-    """How often each value occurs."""
+    """How often each value occurs, by value."""
     counts = pc.value_counts(rows["wh"].combine_chunks())
-    return pa.table({"wh": counts.field("values"), "n": counts.field("counts")})
+    return pa.table({"wh": counts.field("values"), "n": counts.field("counts")}).sort_by("wh")
 
 
 def merge(partials: list[pa.Table]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Spark's daemon of Python workers, which notes the CPU seconds of each task besides: `spark.python.daemon.module`.
+"""The daemon of Python workers, which notes the CPU seconds of each task besides: `spark.python.daemon.module`.
 
 Spark counts the JVM's part of a task alone. A worker serves one task at a time, so its process's CPU time between the
 ends of two tasks is the second one's.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -53,4 +54,4 @@ def _metered(sock: Any, authenticated: bool) -> int:
 if __name__ == "__main__":
     TaskContext._setTaskContext = staticmethod(_remembered)  # type: ignore[assignment]
     daemon.worker = _metered
-    daemon.manager()
+    runpy.run_module("lib.calculation.daemon", run_name="__main__")

@@ -142,7 +142,9 @@ def _values(
     """What follows from how often each value occurs: counted per part, then put together."""
     used = sorted({*keys, *row_key, column})
     rows = placement.place(df, plan, row_key, used).withColumn(_VALUE, K.column(column))
-    counted = rows.groupBy(PLACE, *K.columns(keys), F.col(_VALUE)).agg(F.count("*").alias(_NUMBER))
+    grouped = rows.groupBy(PLACE, *K.columns(keys), F.col(_VALUE)).agg(F.count("*").alias(_NUMBER))
+    # In order, so that a task that runs again writes the same bytes: Spark gives up a job whose shuffle changes.
+    counted = grouped.sortWithinPartitions(*K.columns(keys), _VALUE)
     value, number = F.col(_VALUE), F.col(_NUMBER)
     merged = []
     for it in wanted:

@@ -38,7 +38,7 @@ def salted_group_map(
     `schema`, without the keys; it must not matter how the rows were parted. Both run in Spark's Python workers.
     schema: columns and types of merge's result, keys not among them. row_key: columns that identify a row.
     columns: what partial reads, the key if it does; None for all. Of others only those travel that order the rows.
-    ordered=False leaves the order of rows open and sorts faster; do so where the order cannot change a result.
+    ordered=False leaves the order of rows open and sorts faster, where the order cannot change what partial gives.
     A key on one reducer is merged there; the second stage gets results and the partials of split keys, never rows.
     """
     if not (callable(partial) and callable(merge)):

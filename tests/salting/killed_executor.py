@@ -30,7 +30,7 @@ from lib.settings import load
 
 REDUCERS = 4
 PATIENCE_S = 180.0
-# One core each; what is lost is known at once; retries at once; no stage changes while it runs.
+# One core each; workers without the solver; retries at once, and enough of them; no stage changes while it runs.
 SETTINGS = {
     "spark.master": "local-cluster[2,1,1024]",
     "spark.driver_memory": "1g",
@@ -38,6 +38,9 @@ SETTINGS = {
     "spark.conf.spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.conf.spark.scheduler.minRegisteredResourcesRatio": "1.0",
     "spark.conf.spark.scheduler.maxRegisteredResourcesWaitingTime": "120s",
+    "spark.conf.spark.python.daemon.module": "pyspark.daemon",
+    "spark.conf.spark.stage.maxConsecutiveAttempts": "20",
+    "spark.conf.spark.task.maxFailures": "20",
     "spark.conf.spark.shuffle.io.maxRetries": "1",
     "spark.conf.spark.shuffle.io.retryWait": "100ms",
     "spark.conf.spark.sql.adaptive.enabled": "false",
