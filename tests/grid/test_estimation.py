@@ -38,18 +38,12 @@ def net_of(name: str):
     return net
 
 
-@pytest.mark.parametrize("currents", [False, True])
+NETS = ("create_cigre_network_mv", "create_cigre_network_lv", "example_simple", "case9", "case30", "case57")
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        "create_cigre_network_mv",
-        "create_cigre_network_lv",
-        "example_simple",
-        "case9",
-        "case30",
-        "case57",
-        "1-LV-rural3--0-sw",
-    ],
+    ("name", "currents"),
+    [*((name, currents) for name in NETS for currents in (False, True)), ("1-LV-rural3--0-sw", True)],
 )
 def test_agrees_with_pandapower(name: str, currents: bool) -> None:
     net = copy.deepcopy(net_of(name))
@@ -132,7 +126,7 @@ def test_agrees_with_power_grid_model(loops: int) -> None:
     assert np.abs(voltages(ours) - turned.T).max() <= 1e-6
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(seeds, st.integers(0, 3), st.data())
 def test_a_snapshot_has_the_same_bits_in_any_batch(seed, loops, data):
     n, s = 25, 70
