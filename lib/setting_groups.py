@@ -90,6 +90,9 @@ class IngestSettings(Group):
     first: date = Field(date(2000, 1, 1), description="rows of earlier days are refused")
     last: date = Field(date(2099, 12, 31), description="rows of later days are refused")
     rows_per_task: int = Field(500_000, ge=1, description="readings that one task takes at a time")
+    least_share: float = Field(
+        0.95, ge=0, le=1, description="share of a network's meters that must have a value for a slot to be solved"
+    )
     retention_hours: float = Field(168, ge=0, description="VACUUM keeps files this long; longer than the longest run")
     rules: RuleSettings = RuleSettings()
     sources: dict[str, SourceSettings] = Field({}, description="peculiarities of a source's files, by its name")

@@ -224,12 +224,29 @@ def chunks(days: list[date]) -> list[list[date]]:
     return runs
 
 
+def holds(lake: Lake, region: str) -> bool:
+    """Whether the lake's networks and tiles of the region are the demo's."""
+    return _record(Path(lake.root.removeprefix("file://")) / "_demo", region).exists()
+
+
+def _record(folder: Path, region: str) -> Path:
+    return folder / f"{region}.json"
+
+
 def _begin(spark: SparkSession, lake: Lake, region: Region, folder: Path, first: date, run_id: str) -> None:
-    """Write the region's network, unless the region was begun with the same recipe already."""
-    record = folder / f"{region.name}.json"
+    """Write the region's network, unless the region was begun with the same recipe already.
+
+    Raises GridsinkError where the region's networks came from source systems.
+    """
+    record = _record(folder, region.name)
     recipe = json.dumps(asdict(region) | {"source": Path(region.source).name, "valid_from": first}, default=str)
     if lake.exists("network") and record.exists() and record.read_text() == recipe:
         return
+    if not record.exists() and region.name in _landed_regions(lake):
+        raise GridsinkError(
+            f"region {region.name} has networks and tiles from source systems", lake.root,
+            "set lake.path to another folder for the demo lake: what was loaded is never replaced by it",
+        )  # fmt: skip
     record.unlink(missing_ok=True)
     if any(name == region.name for name, _ in tile_counts(lake)):
         nothing = spark.createDataFrame([], SCHEMAS["snapshot_tile"])
@@ -237,6 +254,13 @@ def _begin(spark: SparkSession, lake: Lake, region: Region, folder: Path, first:
     network = _run(spark, 1, lambda _: iter([network_row(_load(region.source), region, first)]), SCHEMAS["network"])
     lake.replace(spark, "network", network, region=region.name, run_id=run_id)
     record.write_text(recipe)
+
+
+def _landed_regions(lake: Lake) -> set[str]:
+    """Regions of which ingest.load has taken network models."""
+    if not (lake.exists("networks") and lake.exists("network")):
+        return set()
+    return {it["region"] for it in lake.snapshot("networks").partitions()}
 
 
 def _tile_count(day: date, time_zone: str) -> int:

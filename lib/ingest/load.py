@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as f
 
 from lib.errors import GridsinkError
-from lib.ingest import bronze, events, meter_days, records
+from lib.ingest import bronze, demo, events, meter_days, networks, records, tiles
 from lib.ingest.bronze import Taken
 from lib.ingest.silver import MEND, Counts, quarantine, runs
 from lib.ingest.span import affected
@@ -65,9 +65,12 @@ def chosen(settings: Settings, names: Sequence[str], kind: str) -> tuple[str, ..
 
 
 def load(
-    spark: SparkSession, lake: Lake, settings: Settings, asked: Asked, taken: Taken, run_id: str
+    spark: SparkSession, lake: Lake, settings: Settings, asked: Asked, taken: Taken, root: Path, run_id: str
 ) -> Iterator[Counts]:
-    """Silver of all that `taken` touches, or of the days asked for; counts of each region and feed."""
+    """Silver of all that `taken` touches, or of the days asked for; counts of each region and feed.
+
+    root: the landing folder. Networks and tiles of a region that is the demo lake's are left alone.
+    """
     for region in asked.regions:
         zone = settings.regions[region].time_zone
 
@@ -85,6 +88,11 @@ def load(
             yield records.customers(spark, lake, region, run_id)
         if due("transformers"):
             yield records.transformers(spark, lake, region, run_id)
+        modelled = not demo.holds(lake, region)
+        if due("networks") and modelled:
+            yield networks.networks(spark, lake, root, region, run_id)
+        if due("connections"):
+            yield networks.connections(spark, lake, region, run_id)
         if due("outages"):
             yield events.outages(spark, lake, region, zone, run_id)
         for feed, make in (("alarms", events.alarms), ("switches", events.switches), ("telemetry", events.telemetry)):
@@ -93,14 +101,24 @@ def load(
                 for first, last in runs(days([feed])):
                     total += make(spark, lake, region, zone, first, last, run_id)
                 yield total
+        moved = bool(taken.touched.get((region, "connections")))
         changed = any(taken.touched.get((region, feed)) for feed in _RECORDS)
-        if "meters" not in asked.sources and not changed:
+        if not ("meters" in asked.sources or changed or moved):
             continue
-        wanted = days(_METER_FEEDS, again=asked.backfill or changed)
         there = set().union(*(bronze.days(lake, region, feed) for feed in _METER_FEEDS))
+        wanted = days(_METER_FEEDS, again=asked.backfill or changed)
         wanted = (affected(wanted - {UNDATED}) | wanted) & there
         if wanted or due("devices"):
             yield from meter_days.load(spark, lake, settings.ingest, region, zone, wanted, run_id)
+        if moved:
+            wanted = there
+        if modelled and wanted - {UNDATED} and has_network(lake, region):
+            yield tiles.load(spark, lake, settings.ingest, region, zone, wanted - {UNDATED}, run_id)
+
+
+def has_network(lake: Lake, region: str) -> bool:
+    """Whether silver holds a network of the region."""
+    return lake.exists("network") and bool(lake.snapshot("network").partitions([("region", "=", region)]))
 
 
 def refused(spark: SparkSession, lake: Lake, taken: Taken, region: str, run_id: str) -> int:

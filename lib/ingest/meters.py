@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lib.ingest import quality
 from lib.ingest.devices import Devices
-from lib.ingest.readings import PHASES, Channel, Fate, Received, arrange
+from lib.ingest.readings import PHASES, Channel, Fate, Received, arrange, receipt
 from lib.ingest.span import Span
 from lib.setting_groups import RuleSettings
 from lib.tables.quality import Quality
@@ -310,10 +309,11 @@ def _flags(parts: list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]) -> pa.Array
 
 def _conflicts(readings: pa.Table, received: Received, span: Span) -> pa.Table:
     """Where rows lie that contradict a later row of their own file."""
-    order = pc.sort_indices(readings, [(name, "ascending") for name in ("received", "source_file", "line")])
     wanted = np.array([day in span.wanted for day in span.days])
     at = np.flatnonzero((received.fate == Fate.CONFLICT) & wanted[received.day_of_row])
-    rows = readings.take(order.take(pa.array(at))).select(["meter_id", "date", "source_file", "line"])
+    if not len(at):
+        return DAY_ROWS.empty_table()
+    rows = readings.take(pa.array(receipt(readings)[at])).select(["meter_id", "date", "source_file", "line"])
     found = rows.group_by(["meter_id", "date", "source_file"]).aggregate([("line", "min"), ("line", "count")])
     columns = {
         "kind": pa.repeat(pa.scalar("rejected"), found.num_rows),

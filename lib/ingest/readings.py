@@ -73,9 +73,19 @@ def codes(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.int64], list[s
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
 
 
+def receipt(rows: pa.Table) -> NDArray[np.int64]:
+    """Order of receipt: by time of delivery, file and line."""
+    file_of_row, files = codes(rows["source_file"])
+    received_of_row, received = codes(rows["received"])
+    pair, rank = np.unique(received_of_row * len(files) + file_of_row, return_inverse=True)
+    names = [(str(received[k // len(files)]), str(files[k % len(files)])) for k in pair.tolist()]
+    place = np.argsort(sorted(range(len(pair)), key=names.__getitem__))
+    return np.lexsort((rows["line"].to_numpy(), place[rank]))
+
+
 def arrange(rows: pa.Table, span: Span) -> Received:
     """Of the values for one slot the last received holds, within one file the last line; see Fate for the others."""
-    rows = rows.take(pc.sort_indices(rows, [(name, "ascending") for name in ("received", "source_file", "line")]))
+    rows = rows.take(pa.array(receipt(rows)))
     meter_of_row, meters = codes(rows["meter_id"])
     register_of_row, registers = codes(rows["register"])
     phase_of_row, phases = codes(rows["phase"])

@@ -17,9 +17,14 @@ _ALWAYS = date(1970, 1, 1)
 
 def customers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Counts:
     """meter_connection of the region."""
-    rows = _bronze(spark, lake, "customers", region)
-    checks = [*absent("customer_id", "meter_id", "valid_from"), _phase(), _date("valid_from"), _date("valid_to")]
-    rows = rows.withColumns({"problem": problem(checks), **_validity()})
+    rows = bronze_rows(spark, lake, "customers", region)
+    checks = [
+        *absent("customer_id", "meter_id", "valid_from"),
+        _phase(),
+        date_check("valid_from"),
+        date_check("valid_to"),
+    ]
+    rows = rows.withColumns({"problem": problem(checks), **validity()})
     # silver has one row per meter and begin, whoever the customer is
     rows = versions(rows, ("meter_id", "valid_from"), ("customer_id", "transformer_id", "phase", "tariff", "valid_to"))
     return store(spark, lake, rows, feed="customers", table="meter_connection", region=region, run_id=run_id)
@@ -27,7 +32,7 @@ def customers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Coun
 
 def transformers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Counts:
     """transformer of the region; assets have no validity, so a row holds for all days."""
-    rows = _bronze(spark, lake, "transformers", region)
+    rows = bronze_rows(spark, lake, "transformers", region)
     numbers = ("s_rated_kva", "longitude", "latitude")
     checks = [
         *absent("transformer_id", "network_id", "s_rated_kva"),
@@ -51,7 +56,7 @@ def transformers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> C
 
 def device_rows(spark: SparkSession, lake: Lake, region: str, zone: str) -> DataFrame:
     """Devices' rows with `fate`, and the columns of devices.DEVICES."""
-    rows = _bronze(spark, lake, "devices", region)
+    rows = bronze_rows(spark, lake, "devices", region)
     numbers = [it.name for it in DEVICES if it.type == "double"]
     none = f.lit(None).cast("string")
     begin, end = (instant(f.col(name), f.lit(zone), none) for name in ("valid_from", "valid_to"))
@@ -76,12 +81,12 @@ def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
     """Where meters are recorded: meter_id, network_id, transformer_id, is_gate, phase, valid_from, valid_to."""
     here = f.col("region") == region
     none = f.lit(None)
-    of_transformer = _or_empty(spark, lake, "transformer").where(here)
+    of_transformer = or_empty(spark, lake, "transformer").where(here)
     # meters at medium voltage are in no transformer's area: the bus they hang at tells the network
-    last = f.max_by("network_id", f.struct("received", "source_file", "line")).alias("of_bus")
-    of_bus = _or_empty(spark, lake, "connections").where(here & f.col("damage").isNull()).groupBy("meter_id").agg(last)
+    of_bus = or_empty(spark, lake, "meter_bus").where(here).groupBy("meter_id")
+    of_bus = of_bus.agg(f.max_by("network_id", "valid_from").alias("of_bus"))
     found = (
-        _or_empty(spark, lake, "meter_connection")
+        or_empty(spark, lake, "meter_connection")
         .where(here)
         .select("meter_id", "transformer_id", "phase", "valid_from", "valid_to")
         .join(of_transformer.select("transformer_id", "network_id"), "transformer_id", "left")
@@ -95,7 +100,7 @@ def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
         "valid_from", "valid_to", f.lit(True).alias("is_gate"),
     )  # fmt: skip
     infeeds = (
-        _or_empty(spark, lake, "networks")
+        or_empty(spark, lake, "networks")
         .where(here & f.col("gate_meter_id").isNotNull())
         .select(
             f.col("gate_meter_id").alias("meter_id"),
@@ -110,15 +115,18 @@ def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
     return found.unionByName(gates).unionByName(infeeds)
 
 
-def _or_empty(spark: SparkSession, lake: Lake, table: str) -> DataFrame:
+def or_empty(spark: SparkSession, lake: Lake, table: str) -> DataFrame:
+    """The table, or no rows of it where there is none yet."""
     return lake.read(spark, table) if lake.exists(table) else spark.createDataFrame([], SCHEMAS[table])
 
 
-def _bronze(spark: SparkSession, lake: Lake, feed: str, region: str) -> DataFrame:
-    return _or_empty(spark, lake, feed).where(f.col("region") == region)
+def bronze_rows(spark: SparkSession, lake: Lake, feed: str, region: str) -> DataFrame:
+    """All rows of the region's files of this feed."""
+    return or_empty(spark, lake, feed).where(f.col("region") == region)
 
 
-def _date(name: str) -> Check:
+def date_check(name: str) -> Check:
+    """A column that must be a date where it has a value."""
     bad = f.col(name).isNotNull() & f.col(name).try_cast("date").isNull()
     return Check(bad, f.concat(f.lit(f"{name} is no date: "), f.col(name)))
 
@@ -127,5 +135,6 @@ def _phase() -> Check:
     return Check(f.col("phase").isNotNull() & ~f.col("phase").isin("A", "B", "C", "ABC"), "phase is not A, B, C or ABC")
 
 
-def _validity() -> dict[str, Column]:
+def validity() -> dict[str, Column]:
+    """valid_from and valid_to as dates."""
     return {name: f.col(name).try_cast("date") for name in ("valid_from", "valid_to")}

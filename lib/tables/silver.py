@@ -124,6 +124,21 @@ METER_CONNECTION = Table(
     ),
 )
 
+METER_BUS = Table(
+    layer="silver",
+    name="meter_bus",
+    comment="at which bus of a network's model each meter hangs, as recorded by asset management",
+    key=("region", "meter_id", "valid_from"),
+    partition_by=("region",),
+    columns=(
+        REGION,
+        Column("meter_id", "string", "meter"),
+        NETWORK_ID,
+        Column("bus", "bigint", "index of the bus in the network's model"),
+        *_VALID,
+    ),
+)
+
 TRANSFORMER = Table(
     layer="silver",
     name="transformer",
@@ -222,6 +237,7 @@ TABLES = (
     SNAPSHOT_TILE,
     METER_DAY,
     METER_CONNECTION,
+    METER_BUS,
     TRANSFORMER,
     TELEMETRY_DAY,
     SWITCH_STATE,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from lib.ingest.files import landed, problem_of, rows
 from lib.setting_groups import SourceSettings
 from lib.tables.bronze import FEEDS
+from tests.ingest.landings import encoded
 
 ALARMS, READINGS, CURVES, CUSTOMERS = (FEEDS[name] for name in ("alarms", "readings", "curves", "customers"))
 PLAIN = SourceSettings()
@@ -87,6 +89,74 @@ def test_columns_that_lack_or_come_twice_are_named(tmp_path: Path) -> None:
     problem = problem_of(path, READINGS, PLAIN)
     assert problem is not None
     assert problem[0] == "column register is missing; there are meter_id, ts, ZEIT, value"
+
+
+KINDS = ("csv", "csv.gz", "jsonl", "jsonl.gz", "parquet")
+ROWS = [{"meter_id": f"m{k}", "ts": "2016-01-05", "register": "p_kw", "value": 1.5} for k in range(300)]
+
+
+def written(folder: Path, kind: str, rows: list[dict[str, object]], cut: int = 0) -> Path:
+    path = folder / f"a.{kind}"
+    data = encoded(path.name, rows)
+    path.write_bytes(data[: len(data) - cut])
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_are_whole_cut_empty_or_lack_a_column(tmp_path: Path, kind: str) -> None:
+    whole = written(tmp_path, kind, ROWS)
+    assert problem_of(whole, READINGS, PLAIN) is None
+    assert [(row["meter_id"], row["value"], row["damage"]) for row in read(whole, READINGS)] == [
+        (row["meter_id"], "1.5", None) for row in ROWS
+    ]
+    cut = written(tmp_path, kind, ROWS, cut=20 if "gz" in kind or kind == "parquet" else 12)
+    problem = problem_of(cut, READINGS, PLAIN)
+    if kind in ("csv", "jsonl"):  # whole rows of a text file are used
+        assert problem is None
+        *good, last = read(cut, READINGS)
+        assert (len(good), bool(last["damage"])) == (299, True)
+    else:
+        assert problem is not None
+        assert problem[0].startswith("the file is truncated")
+    path = tmp_path / f"b.{kind}"
+    path.touch()
+    assert problem_of(path, READINGS, PLAIN) == (
+        "the file is empty", "send it again; a file without rows has its header line",
+    )  # fmt: skip
+    lacking = written(tmp_path, kind, [{k: v for k, v in row.items() if k != "register"} for row in ROWS])
+    problem = problem_of(lacking, READINGS, PLAIN)
+    if "jsonl" in kind:  # each line has columns of its own
+        assert {row["register"] for row in read(lacking, READINGS)} == {None}
+    else:
+        assert problem is not None
+        assert problem[0].startswith("column register is missing")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_of_another_type_or_encoding_are_told_row_by_row_or_file_by_file(tmp_path: Path, kind: str) -> None:
+    drifted = written(tmp_path, kind, [{**row, "value": "much" if k == 7 else "1.5"} for k, row in enumerate(ROWS)])
+    assert problem_of(drifted, READINGS, PLAIN) is None
+    assert [row["value"] for row in read(drifted, READINGS)][6:9] == ["1.5", "much", "1.5"]
+    path = tmp_path / f"b.{kind}"
+    if kind == "parquet":
+        columns = {name: [row[name] for row in ROWS] for name in ROWS[0]} | {
+            "meter_id": ["Stö".encode("latin-1")] * 300
+        }
+        pq.write_table(pa.table(columns), path)
+        assert [bool(row["damage"]) for row in read(path, READINGS)] == [True]
+        return
+    data = encoded(path.name.removesuffix(".gz"), ROWS).replace(b"m299", "ö".encode("latin-1"))
+    path.write_bytes(gzip.compress(data) if kind.endswith("gz") else data)
+    problem = problem_of(path, READINGS, PLAIN)
+    assert problem is not None
+    assert "byte 0xf6" in problem[0]
+
+
+def test_a_header_alone_is_a_file_without_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("meter_id,ts,register,value\n")
+    assert problem_of(path, READINGS, PLAIN) is None
+    assert read(path, READINGS) == []
 
 
 @pytest.mark.parametrize("name", ["readings-2016.csv", "alarms-20160101T000000Z.csv", "readings-20160101T000000Z.xlsx"])

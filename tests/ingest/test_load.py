@@ -81,6 +81,12 @@ def loaded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tup
         "device_id,network_id,ts,code\nd,n,2016-01-05,Stö\n".encode("latin-1"),
     )
     put(root, "meters", f"readings-{SENT}-rows.csv", encoded("x.csv", readings("m2", [0.1]) * 1) + b"m2,2016-01-05\n")
+    drifted = readings("m2", ["0.25", "much"], "q_kvar")
+    put(root, "meters", f"readings-{SENT}-drift.parquet", drifted)
+    put(root, "meters", f"readings-{SENT}-copy.parquet", encoded("x.parquet", drifted))
+    put(root, "meters", f"readings-{SENT}-empty.parquet", b"")
+    lacking = [{name: row[name] for name in ("meter_id", "ts", "value")} for row in drifted]
+    put(root, "meters", f"readings-{SENT}-columns.parquet", lacking)
     # other systems
     put(root, "alarms", f"alarms-{SENT}.jsonl", (
         b'{"device_id": "t1", "network_id": "n1", "ts": "2016-01-05T14:30:02", "code": "SUPPLY_LOST"}\n'
@@ -121,13 +127,14 @@ def test_every_row_is_accounted_for(loaded: Any) -> None:
     for row in feeds.values():
         ends = ("rows_out", "rows_quarantined", "rows_duplicate", "rows_superseded")
         assert row["rows_in"] == sum(row[name] for name in ends), row
-    # 96 + 9 by hand, 96 voltages, a row and a damaged one, three curves, an event
-    assert feeds["readings"]["rows_in"] == 105 + 96 + 2 + 3 + 1
+    # 96 + 9 by hand, 96 voltages, a row and a damaged one, two of drifted type, three curves, an event
+    assert feeds["readings"]["rows_in"] == 105 + 96 + 2 + 2 + 3 + 1
     assert feeds["readings"]["rows_duplicate"] == 1
-    assert feeds["readings"]["rows_quarantined"] == 8 + 1 + 1  # of the odd rows, the cut one, the short curve
+    # of the odd rows, the cut one, the short curve, the drifted one
+    assert feeds["readings"]["rows_quarantined"] == 8 + 1 + 1 + 1
     assert feeds["outages"]["rows_superseded"] == 1
-    assert context.counts["files_refused"] == 6
-    assert context.counts["files_known"] == 1
+    assert context.counts["files_refused"] == 8
+    assert context.counts["files_known"] == 2
 
 
 def test_both_forms_give_days_at_the_primary_side(loaded: Any) -> None:
@@ -139,6 +146,7 @@ def test_both_forms_give_days_at_the_primary_side(loaded: Any) -> None:
     assert days["g1"]["import_wh"] == [20_000] * 96
     assert (days["g1"]["transformer_id"], days["g1"]["is_gate"], days["m1"]["is_gate"]) == ("t1", True, False)
     assert (days["m1"]["transformer_id"], days["m1"]["network_id"], days["m1"]["phase"]) == ("t1", "n1", "A")
+    assert days["m2"]["q_kvar"][:2] == [0.25, None]  # the other one is of a drifted type
     assert days["m3"]["u_a_v"] == [230.5] * 96
     assert days["m3"]["import_wh"] is None
     assert days["m3"]["last_gasps"] == [datetime(2016, 1, 5, 13, 30, 2, tzinfo=UTC)]
@@ -167,6 +175,7 @@ def test_what_is_refused_is_said_with_file_and_line(loaded: Any) -> None:
         ("readings", "ts is not the end of a quarter-hour", '"line": 105'),
         ("readings", "values has 2 elements, the day has 96", '"line": 3'),
         ("readings", "the row has 2 fields, the header", '"line": 2'),
+        ("readings", "value is no number: much", '"line": 2'),
         ("alarms", "the line is no JSON", '"line": 2'),
         ("switches", "closed is neither true nor false: perhaps", '"line": 2'),
         ("transformers", "s_rated_kva is no number: many", '"line": 2'),
@@ -174,6 +183,8 @@ def test_what_is_refused_is_said_with_file_and_line(loaded: Any) -> None:
         ("landing_file", "the file is truncated", "-cut.csv.gz"),
         ("landing_file", "the file is truncated", "-cut.parquet"),
         ("landing_file", "column register is missing", "-columns.csv"),
+        ("landing_file", "the file is empty", "-empty.parquet"),
+        ("landing_file", "column register is missing", "-columns.parquet"),
         ("landing_file", "line 2 is not utf-8-sig: byte 0xf6", "-latin.csv"),
         ("landing_file", "the file's name does not say what it holds", "whatever.csv"),
     ]:
