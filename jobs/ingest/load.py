@@ -32,7 +32,7 @@ def run(context: JobContext) -> JobResult:
     )
     root = load.folder(settings)
     with context.phase("landing to bronze"):
-        taken = bronze.take(spark, lake, settings, root, asked.regions, asked.sources)
+        taken = bronze.take(spark, lake, settings, root, asked.regions, asked.sources, context.run_id)
     rows: list[dict[str, Any]] = []
     with context.phase("bronze to silver"):
         begin = time.perf_counter()

@@ -12,12 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as f
+from pyspark.sql import SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from lib.ingest import files
+from lib.ingest.bronze_files import WRITTEN, Received, append, write
 from lib.ingest.files import Landed
-from lib.ingest.times import civil_day, day_begin, instant
 from lib.setting_groups import IngestSettings, SourceSettings
 from lib.settings import Settings
 from lib.tables import SCHEMAS, TABLES, Lake
@@ -36,8 +36,9 @@ class Taken:
 
 
 def take(
-    spark: SparkSession, lake: Lake, settings: Settings, root: Path, regions: Sequence[str], sources: Sequence[str]
-) -> Taken:
+    spark: SparkSession, lake: Lake, settings: Settings, root: Path, regions: Sequence[str], sources: Sequence[str],
+    run_id: str = "",
+) -> Taken:  # fmt: skip
     """Append the rows of files whose content is new. They count as taken once `close` has recorded them."""
     taken = Taken()
     done = {(row["region"], row["feed"], row["digest"]) for row in ledger(lake)}
@@ -61,8 +62,7 @@ def take(
     for feed in FEEDS.values():
         mine = [it for it in taken.new if it.feed == feed.name]
         if mine:
-            _append(spark, lake, settings, root, feed, mine)
-            _count(lake, feed, mine, taken)
+            _append(spark, lake, settings, root, feed, mine, taken, run_id)
     return taken
 
 
@@ -107,66 +107,38 @@ def _problem(root: Path, it: Landed, settings: IngestSettings) -> tuple[str, str
 
 
 def _append(
-    spark: SparkSession, lake: Lake, settings: Settings, root: Path, feed: Feed, landed: Iterable[Landed]
-) -> None:
+    spark: SparkSession, lake: Lake, settings: Settings, root: Path, feed: Feed, landed: Sequence[Landed], taken: Taken,
+    run_id: str,
+) -> None:  # fmt: skip
     lake.create(feed.name)
-    landed = list(landed)
+    lake.check(TABLES[feed.name])
     # a run that died may have left rows here that no ledger knows
-    there = {(row["region"], row["digest"]) for row in _rows_of(lake, feed, landed).to_pylist()}
-    zones = {name: it.time_zone for name, it in settings.regions.items()}
-    paths = [
-        (str(root / it.path), it.path, it.region, zones[it.region], it.digest, it.received)
+    rows = _rows_of(lake, feed, landed).to_pylist()
+    there = {(row["region"], row["digest"]) for row in rows}
+    new = [
+        Received(
+            str(root / it.path), it.path, it.region, settings.regions[it.region].time_zone, it.digest, it.received or ""
+        )
         for it in landed
         if (it.region, it.digest) not in there
-    ]
-    if not paths:
-        return
+    ]  # fmt: skip
     source = settings.ingest.sources.get(feed.source, SourceSettings())
-    schema = _received_schema(feed)
+    table, first, last = lake.path(feed.name), settings.ingest.first, settings.ingest.last
 
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for path, relative, region, zone, digest, received in zip(*batch.to_pydict().values(), strict=True):
-                for rows in files.rows(Path(path), feed, source):
-                    constants = {"source_file": relative, "region": region, "zone": zone, "digest": digest}
-                    constants["received"] = received
-                    columns = {name: rows.column(name) for name in rows.schema.names}
-                    columns |= {k: pa.repeat(pa.scalar(v, pa.string()), rows.num_rows) for k, v in constants.items()}
-                    yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+            for k in batch.column("id").to_pylist():
+                for row in write(new[k], feed, source, table, first, last):
+                    yield pa.RecordBatch.from_pylist([row], schema=schema)
 
-    names = "path string, relative string, region string, zone string, digest string, received string"
-    frame = spark.createDataFrame(paths, names).repartition(len(paths))
-    rows = frame.mapInArrow(read, ", ".join(f"`{it.name}` {_sql(it.type)}" for it in schema))
-    rows = _dated(rows, feed, settings.ingest).select(*TABLES[feed.name].schema.names)
-    rows.write.format("delta").mode("append").save(lake.path(feed.name))
-
-
-def _sql(kind: pa.DataType) -> str:
-    return "bigint" if kind == pa.int64() else "string"
-
-
-def _received_schema(feed: Feed) -> pa.Schema:
-    more = [(name, pa.string()) for name in ("source_file", "region", "zone", "digest", "received")]
-    return pa.schema([*files.rows_schema(feed), *(pa.field(*it) for it in more)])
-
-
-def _dated(rows: DataFrame, feed: Feed, settings: IngestSettings) -> DataFrame:
-    """With `date` and `at`. An interval, and what a cumulative register counted, belong to the day that they end."""
-    if feed.dated is None:
-        return rows
-    zone = f.col("zone")
-    if feed.dated == "date":
-        rows = rows.withColumnRenamed("date", "date_text")
-        day = f.col("date_text").try_cast("date")
-        at: Column = day_begin(day, zone)
-    else:
-        at = instant(f.col("ts"), zone, f.col("fold"))
-        early = f.expr("INTERVAL 1 MICROSECOND") if feed.name == "readings" else f.expr("INTERVAL 0 MICROSECOND")
-        day = civil_day(at - early, zone)
-    accepted = day.between(f.lit(settings.first), f.lit(settings.last))
-    return rows.withColumns(
-        {"at": f.when(accepted, at), "date": f.when(accepted, day).otherwise(f.lit(UNDATED))}
-    )  # fmt: skip
+    if new:
+        schema = to_arrow_schema(spark.createDataFrame([], WRITTEN).schema)
+        written = [row.asDict() for row in spark.range(0, len(new), 1, len(new)).mapInArrow(make, WRITTEN).collect()]
+        append(lake, feed.name, written, run_id)
+        rows += written
+    for row in rows:
+        taken.rows[row["digest"]] = taken.rows.get(row["digest"], 0) + row["rows"]
+        taken.touched[row["region"], feed.name].add(row.get("date", UNDATED))
 
 
 def _rows_of(lake: Lake, feed: Feed, landed: Iterable[Landed]) -> pa.Table:
@@ -176,10 +148,5 @@ def _rows_of(lake: Lake, feed: Feed, landed: Iterable[Landed]) -> pa.Table:
     wanted = ds.field("digest").isin([it.digest for it in landed])
     wanted &= ds.field("region").isin(sorted({it.region for it in landed}))
     rows = lake.snapshot(feed.name).to_pyarrow_dataset().to_table(names, filter=wanted)
-    return rows.group_by(names).aggregate([([], "count_all")])
-
-
-def _count(lake: Lake, feed: Feed, landed: Sequence[Landed], taken: Taken) -> None:
-    for row in _rows_of(lake, feed, landed).to_pylist():
-        taken.rows[row["digest"]] = taken.rows.get(row["digest"], 0) + row["count_all"]
-        taken.touched[row["region"], feed.name].add(row.get("date", UNDATED))
+    found = rows.group_by(names).aggregate([([], "count_all")])
+    return found.rename_columns({"count_all": "rows"})

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
@@ -145,7 +146,7 @@ def rows(path: Path, feed: Feed, source: SourceSettings) -> Iterator[pa.RecordBa
         yield _batch(feed, {}, [line + 1], [text])
 
 
-def _batch(feed: Feed, columns: Mapping[str, Any], line: Any, damage: Any) -> pa.RecordBatch:
+def _batch(feed: Feed, columns: Mapping[str, Any], line: Any, damage: Any = None) -> pa.RecordBatch:
     """Columns by their names in docs/sources.md; those that it does not name become `extra`."""
     schema, count = rows_schema(feed), len(line)
     known = {name: columns[name] for name in feed.columns if name in columns}
@@ -157,7 +158,7 @@ def _batch(feed: Feed, columns: Mapping[str, Any], line: Any, damage: Any) -> pa
             for row in zip(*lists, strict=True)
         ]
         known["extra"] = [None if text == "{}" else text for text in texts]
-    known |= {"line": line, "damage": damage}
+    known |= {"line": line} if damage is None else {"line": line, "damage": damage}
     return pa.RecordBatch.from_arrays(
         [pa.array(known[f.name], f.type) if f.name in known else pa.nulls(count, f.type) for f in schema],
         schema=schema,
@@ -185,15 +186,12 @@ def _csv(path: Path, feed: Feed, source: SourceSettings) -> Iterator[pa.RecordBa
         )
         line, renamed = 0, [source.rename.get(name, name) for name in stream.schema.names]
         for batch in stream:
-            numbers: list[int] = []
-            skipped = {number for number, _ in odd}
-            while len(numbers) < batch.num_rows:
-                line += 1
-                if line not in skipped:
-                    numbers.append(line)
-            if numbers:
+            skipped = [number for number, _ in odd]
+            numbers = np.setdiff1d(np.arange(line + 1, line + batch.num_rows + len(skipped) + 1), skipped)
+            if batch.num_rows:
+                line = int(numbers[batch.num_rows - 1])
                 columns = dict(zip(renamed, batch.columns, strict=True))
-                yield _batch(feed, columns, numbers, [None] * len(numbers))
+                yield _batch(feed, columns, numbers[: batch.num_rows])
     if odd:
         yield _batch(feed, {}, [number for number, _ in odd], [text for _, text in odd])
 
@@ -243,7 +241,7 @@ def _parquet(path: Path, feed: Feed, source: SourceSettings) -> Iterator[pa.Reco
             source.rename.get(name, name): _as_text(column)
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
         }
-        yield _batch(feed, columns, range(line + 1, line + batch.num_rows + 1), [None] * batch.num_rows)
+        yield _batch(feed, columns, np.arange(line + 1, line + batch.num_rows + 1))
         line += batch.num_rows
 
 

@@ -7,11 +7,13 @@ from datetime import date
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
 from lib.ingest.devices import DEVICES
-from lib.ingest.meters import DAY_ROWS, day_rows
+from lib.ingest.meters import day_rows
+from lib.ingest.places import PLACED_ROWS, PLACES, placed_rows
 from lib.ingest.readings import READINGS, REGISTERS
 from lib.ingest.records import device_rows, places
 from lib.ingest.silver import CONFLICT, MEND, Check, Counts, absent, between, number, problem, quarantine, runs, store
@@ -71,31 +73,34 @@ def _run(
     bucket = f.pmod(f.xxhash64("meter_id"), f.lit(tasks)).alias("bucket")
     rules = settings.rules
 
-    def rows_of(readings: pa.Table, devices: pa.Table) -> pa.Table:
-        return day_rows(readings.select(READINGS.names).cast(READINGS), devices.select(DEVICES.names), span, rules)
+    def rows_of(readings: pa.Table, records: pa.Table) -> pa.Table:
+        readings = readings.select(READINGS.names).cast(READINGS)
+        is_place = records["is_place"]
+        hung = records.filter(pc.invert(is_place)).select(DEVICES.names).cast(DEVICES)
+        places = records.filter(is_place).select(PLACES.names).cast(PLACES)
+        return placed_rows(day_rows(readings, hung, span, rules), readings, hung, places, span)
 
+    records = devices.withColumn("is_place", f.lit(False)).unionByName(
+        places(spark, lake, region).withColumn("is_place", f.lit(True)), allowMissingColumns=True
+    )
     good = rows.where("problem IS NULL").select(*READINGS.names, bucket).groupBy("bucket")
-    made = good.cogroup(devices.select("*", bucket).groupBy("bucket")).applyInArrow(rows_of, _spark_schema(DAY_ROWS))
+    made = good.cogroup(records.select("*", bucket).groupBy("bucket")).applyInArrow(rows_of, _spark_schema(PLACED_ROWS))
     made = made.persist()
     try:
-        placed = _placed(spark, lake, region, made, devices, span).persist()
-        known = placed.where("kind = 'day' AND known").withColumn("region", f.lit(region))
+        known = made.where("kind = 'day' AND known").withColumn("region", f.lit(region))
+        known = known.coalesce(spark.sparkContext.defaultParallelism)  # a file of each for a day
         lake.replace(
             spark, "meter_day", known.select(*SCHEMAS["meter_day"].names), region=region, first=first, last=last,
             run_id=run_id,
         )  # fmt: skip
-        bad = refused.unionByName(_not_used(placed)).persist()
-        found = placed.where("kind = 'day' AND known").agg(
-            *(f.coalesce(f.sum(name), f.lit(0)) for name in ("readings", "duplicates", "superseded"))
-        )
+        bad = refused.unionByName(_not_used(made)).persist()
+        found = known.agg(*(f.coalesce(f.sum(name), f.lit(0)) for name in ("readings", "duplicates", "superseded")))
         out, duplicates, superseded = found.collect()[0]
         lost = bad.agg(f.coalesce(f.sum("rows"), f.lit(0))).collect()[0][0]
         quarantine(spark, lake, "readings", bad if lost else None, region, between(first, last), run_id)
         total = _count(rows.where(wanted))
-        counts = Counts(region, "readings", total, out, lost, duplicates, superseded)
         bad.unpersist()
-        placed.unpersist()
-        return counts
+        return Counts(region, "readings", total, out, lost, duplicates, superseded)
     finally:
         made.unpersist()
 
@@ -171,7 +176,7 @@ def _curves(rows: DataFrame, zone: str) -> DataFrame:
 
 
 def _events(rows: DataFrame, zone: str) -> DataFrame:
-    """Events hold no value; as rows they say that the meter is there. Their instants go into last_gasps."""
+    """Events hold no value; as rows they say that the meter is there. Their instants stand in end_slot."""
     checks = [
         *absent("meter_id", "event"),
         Check(f.col("at").isNull(), f.concat(f.lit("ts is no time of the accepted range: "), _shown("ts"))),
@@ -181,7 +186,7 @@ def _events(rows: DataFrame, zone: str) -> DataFrame:
         {
             "register": f.lit("event"),
             "phase": f.col("event"),
-            "end_slot": f.lit(0).cast("bigint"),
+            "end_slot": f.unix_micros("at"),
             "values": empty,
             "quality": f.array().cast("array<string>"),
         }
@@ -219,55 +224,13 @@ def _shown(name: str) -> Column:
     return f.coalesce(f.col(name), f.lit("nothing"))
 
 
-def _placed(spark: SparkSession, lake: Lake, region: str, made: DataFrame, devices: DataFrame, span: Span) -> DataFrame:
-    """With the place recorded for the day, and `known`: whether any record names the meter.
-
-    A meter that the records connect on a wanted day has a row of it, also where not one reading came.
-    """
-    where = places(spark, lake, region)
-    known = where.select("meter_id").union(devices.select("meter_id")).distinct().withColumn("known", f.lit(True))
-    wanted = [
-        (day, end - first) for day, (first, end) in zip(span.days, span.bounds, strict=True) if day in span.wanted
-    ]
-    day = f.col("date")
-    valid = (day >= f.col("valid_from")) & (f.col("valid_to").isNull() | (day < f.col("valid_to")))
-    order = f.struct(f.col("is_gate"), "valid_from", "transformer_id", "network_id", "phase")
-    days = f.broadcast(spark.createDataFrame(wanted, "date date, slots_of_day int"))
-    connected = where.join(days, valid).groupBy("meter_id", "date", "slots_of_day").agg(f.max(order).alias("place"))
-    rows = made.where("kind = 'day'").join(connected, ["meter_id", "date"], "full")
-    nothing = {name: f.coalesce(name, f.lit(0)) for name in ("readings", "duplicates", "superseded")}
-    rows = rows.withColumns(
-        nothing
-        | {
-            "kind": f.lit("day"),
-            "interval_s": f.coalesce("interval_s", f.lit(span.interval_s)),
-            "slots": f.coalesce("slots", "slots_of_day"),
-        }
-    )
-    rows = rows.unionByName(made.where("kind = 'rejected'"), allowMissingColumns=True)
-    gasps = _gasps(spark, lake, region, min(span.wanted), max(span.wanted))
-    rows = rows.join(known, "meter_id", "left").join(gasps, ["meter_id", "date"], "left")
-    return rows.select(
-        *DAY_ROWS.names, f.coalesce("known", f.lit(False)).alias("known"),
-        f.col("place.network_id").alias("network_id"), f.col("place.transformer_id").alias("transformer_id"),
-        f.coalesce("place.is_gate", f.lit(False)).alias("is_gate"), f.col("place.phase").alias("phase"), "last_gasps",
-    )  # fmt: skip
-
-
-def _gasps(spark: SparkSession, lake: Lake, region: str, first: date, last: date) -> DataFrame:
-    rows = lake.read(spark, "events") if lake.exists("events") else spark.createDataFrame([], SCHEMAS["events"])
-    rows = rows.where((f.col("region") == region) & f.col("date").between(f.lit(first), f.lit(last)))
-    rows = rows.where("event = 'last_gasp' AND damage IS NULL AND meter_id IS NOT NULL")
-    return rows.groupBy("meter_id", "date").agg(f.sort_array(f.collect_set("at")).alias("last_gasps"))
-
-
-def _not_used(placed: DataFrame) -> DataFrame:
+def _not_used(made: DataFrame) -> DataFrame:
     """Conflicting rows, and all rows of meters that nobody knows, as date, source_file, line, problem, rows."""
     conflict = f.col("kind") == "rejected"
     reason = f.when(conflict, f.lit(CONFLICT)).otherwise(f.concat(f.lit(f"{_UNKNOWN}: "), f.col("meter_id")))
     remedy = f.when(conflict, f.lit(MEND)).otherwise(f.lit("add it to these records, or mend its meter_id"))
     lost = f.when(conflict, f.col("rejected")).otherwise(f.expr("readings + duplicates + superseded"))
-    return placed.where(conflict | ~f.col("known")).select(
+    return made.where(conflict | ~f.col("known")).select(
         "date", "source_file", "line", f.struct(reason.alias("reason"), remedy.alias("remedy")).alias("problem"),
         lost.alias("rows"),
     )  # fmt: skip

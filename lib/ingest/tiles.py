@@ -93,7 +93,7 @@ def tiles(rows: DataFrame, how: SaltPlan, least_share: float) -> DataFrame:
     """Tiles of all networks and days in rows (KEYS and ROWS)."""
     return salted_group_map(
         rows, KEYS, partial, lambda partials: merge(partials, least_share), _RESULT, row_key=["row"],
-        plan=how, ordered=False,
+        plan=how, columns=ROWS.names, ordered=False,
     )  # fmt: skip
 
 
