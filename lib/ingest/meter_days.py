@@ -152,7 +152,8 @@ def _readings(rows: DataFrame, zone: str) -> DataFrame:
 
 
 def _curves(rows: DataFrame, zone: str) -> DataFrame:
-    values = f.from_json("values", "array<double>")
+    rows = rows.withColumn("parsed", f.from_json("values", "array<double>"))  # once, though used often
+    values = f.col("parsed")
     begin = day_begin(f.col("date"), f.lit(zone))
     slots = (f.unix_seconds(day_begin(f.date_add("date", 1), f.lit(zone))) - f.unix_seconds(begin)) / INTERVAL_S
     wrong = f.concat(f.lit("values has "), f.size(values), f.lit(" elements, the day has "), slots.cast("int"))
