@@ -248,6 +248,18 @@ def _parquet(path: Path, feed: Feed, source: SourceSettings) -> Iterator[pa.Reco
 def _as_text(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+        return _lists_as_text(column)
     if pa.types.is_nested(column.type):
         return pa.array([_text(value) for value in column.to_pylist()], pa.string())
     return pc.cast(column, pa.string())
+
+
+def _lists_as_text(column: pa.ListArray) -> pa.Array:
+    """JSON of lists of numbers, as `_text` gives it but many times as fast; what is no finite number is null."""
+    values = column.flatten()
+    texts = pc.fill_null(pc.if_else(pc.is_finite(values), pc.cast(values, pa.string()), "null"), "null")
+    ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(column), 0))
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends.cast(pa.int32())])
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), ", ")
+    return pc.if_else(column.is_valid(), pc.binary_join_element_wise("[", joined, "]", ""), None)

@@ -7,7 +7,7 @@ finished rows of the result: parts are laid side by side, never added, and toget
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +39,7 @@ ROWS = pa.schema(
 """One meter and day: what `partial` needs."""
 _CONSTANTS = ("n_bus", "start_s", "interval_s", "slots")
 _RESULT = (
-    "first_slot int, slot_count int, first_ts timestamp, interval_s int, n_bus int, p_kw binary, q_kvar binary,"
+    "first_slot int, slot_count int, first_us bigint, interval_s int, n_bus int, p_kw binary, q_kvar binary,"
     " u_v binary, slot_status binary"
 )
 _SLOTS = 96  # of an ordinary day
@@ -91,10 +91,11 @@ def _run(
 
 def tiles(rows: DataFrame, how: SaltPlan, least_share: float) -> DataFrame:
     """Tiles of all networks and days in rows (KEYS and ROWS)."""
-    return salted_group_map(
+    made = salted_group_map(
         rows, KEYS, partial, lambda partials: merge(partials, least_share), _RESULT, row_key=["row"],
         plan=how, columns=ROWS.names, ordered=False,
     )  # fmt: skip
+    return made.withColumn("first_ts", f.timestamp_micros("first_us")).drop("first_us")
 
 
 def partial(meters: pa.Table) -> pa.Table:
@@ -150,10 +151,10 @@ def merge(partials: list[pa.Table], least_share: float) -> pa.Table:
     rows = []
     for first in range(0, slots, LANES):
         part = slice(first, min(first + LANES, slots))
-        end = datetime.fromtimestamp(start_s, UTC) + timedelta(seconds=interval_s * (first + 1))
+        end_us = (start_s + interval_s * (first + 1)) * 1_000_000
         rows.append(
             {
-                "first_slot": first, "slot_count": part.stop - first, "first_ts": end, "interval_s": interval_s,
+                "first_slot": first, "slot_count": part.stop - first, "first_us": end_us, "interval_s": interval_s,
                 "n_bus": n_bus, "p_kw": encode(p_kw[:, part]), "q_kvar": encode(q_kvar[:, part]),
                 "u_v": encode(u_v[:, first : first + LANES]) if measured else None,
                 "slot_status": slot_status(part.stop - first, np.flatnonzero(missing[part])),
@@ -165,7 +166,7 @@ def merge(partials: list[pa.Table], least_share: float) -> pa.Table:
 _TILES = pa.schema(
     [
         *((name, pa.int32()) for name in ("first_slot", "slot_count")),
-        ("first_ts", pa.timestamp("us", tz="UTC")),
+        ("first_us", pa.int64()),
         *((name, pa.int32()) for name in ("interval_s", "n_bus")),
         *((name, pa.binary()) for name in ("p_kw", "q_kvar", "u_v", "slot_status")),
     ]

@@ -61,14 +61,25 @@ def test_a_quote_that_never_ends_leaves_a_row_that_says_so(tmp_path: Path) -> No
 
 
 def test_parquet_of_any_types_and_objects_become_the_same_texts(tmp_path: Path) -> None:
-    columns = {"meter_id": ["m"], "date": ["2016-01-05"], "register": ["p_kw"], "values": [[1.5, None, 2.0]]}
+    columns = {"meter_id": ["m"], "date": ["2016-01-05"], "register": ["p_kw"], "values": [[1.5, None, 2.25]]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     typed = pa.table(columns | {"register": pa.array(["p_kw"]).dictionary_encode()})
     pq.write_table(typed, tmp_path / "b.parquet")
     (tmp_path / "a.jsonl").write_text(json.dumps({name: values[0] for name, values in columns.items()}) + "\n")
     found = [read(tmp_path / name, CURVES) for name in ("a.parquet", "b.parquet", "a.jsonl")]
-    assert found[0][0]["values"] == "[1.5, null, 2.0]"
+    assert found[0][0]["values"] == "[1.5, null, 2.25]"
     assert found[0] == found[1] == found[2]
+
+
+def test_lists_of_numbers_become_json_value_for_value(tmp_path: Path) -> None:
+    lists = [[0.1, None, -2.0, 1e-7, 123456.789], None, [], [float("nan"), 3.0, float("inf")]]
+    for kind in (pa.float64(), pa.float32()):
+        table = pa.table({"meter_id": list("abcd"), "date": ["x"] * 4, "register": ["y"] * 4})
+        pq.write_table(table.append_column("values", pa.array(lists, pa.list_(kind))), tmp_path / "a.parquet")
+        found = [it["values"] and json.loads(str(it["values"])) for it in read(tmp_path / "a.parquet", CURVES)]
+        assert found[1:] == [None, [], [None, 3.0, None]]
+        assert found[0][1] is None
+        assert found[0][::2] == pytest.approx(lists[0][::2], rel=1e-7)  # type: ignore[index]
 
 
 def test_a_line_that_is_no_object_is_told(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_models_become_networks_and_damaged_ones_are_told(loaded: Any) -> None:
 def test_meters_become_tiles_at_the_buses_that_the_records_name(loaded: Any) -> None:
     root, _ = loaded
     lake = Lake(f"{root}/lake")
-    assert [(row["meter_id"], row["bus"]) for row in table(lake, "meter_bus")] == [("m1", 2), ("m1", 1), ("m3", 99)]
+    assert [(row["meter_id"], row["bus"]) for row in table(lake, "meter_bus")] == [("m1", 1), ("m1", 2), ("m3", 99)]
     rows = table(lake, "snapshot_tile")
     assert [(row["network_id"], row["network_version"], row["first_slot"]) for row in rows] == [
         ("n1", 1, first) for first in (0, 32, 64)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +70,8 @@ def check(made: list[dict[str, Any]], rows: list[dict[str, Any]], least_share: f
         part = slice(first, first + count)
         assert count == min(LANES, slots - first)
         end = rows[0]["start_s"] + 900 * (first + 1)
-        assert row["first_ts"].replace(tzinfo=UTC) == datetime.fromtimestamp(end, UTC)
+        at = row["first_us"] / 1e6 if "first_us" in row else row["first_ts"].replace(tzinfo=UTC).timestamp()
+        assert at == end
         assert (row["interval_s"], row["n_bus"]) == (900, n_bus)
         for name, matrix in (("p_kw", p), ("q_kvar", q)):
             found = decode(bytes(row[name]), n_bus)
@@ -122,7 +123,7 @@ def test_a_salted_group_gives_what_adding_gives_and_merges_no_more_than_it_makes
     keys = [pa.field("date", pa.date32()), pa.field("network_id", pa.string()), pa.field("network_version", pa.int32())]
     frame = spark.createDataFrame(pa.Table.from_pylist(rows, schema=pa.schema([*keys, *ROWS])))
     how = plan(profile(frame, KEYS), 4)
-    assert how.identity == (sizes[0] == sizes[1])
+    assert how.split or sizes[0] == sizes[1]
     with observe(spark) as report:
         made = [row.asDict() for row in tiles(frame, how, 0.5).collect()]
     for name, it in networks.items():
