@@ -101,17 +101,14 @@ def load(
                 for first, last in runs(days([feed])):
                     total += make(spark, lake, region, zone, first, last, run_id)
                 yield total
-        moved = bool(taken.touched.get((region, "connections")))
         changed = any(taken.touched.get((region, feed)) for feed in _RECORDS)
-        if not ("meters" in asked.sources or changed or moved):
+        if "meters" not in asked.sources and not changed:
             continue
         there = set().union(*(bronze.days(lake, region, feed) for feed in _METER_FEEDS))
         wanted = days(_METER_FEEDS, again=asked.backfill or changed)
         wanted = (affected(wanted - {UNDATED}) | wanted) & there
         if wanted or due("devices"):
             yield from meter_days.load(spark, lake, settings.ingest, region, zone, wanted, run_id)
-        if moved:
-            wanted = there
         if modelled and wanted - {UNDATED} and has_network(lake, region):
             yield tiles.load(spark, lake, settings.ingest, region, zone, wanted - {UNDATED}, run_id)
 

@@ -83,8 +83,8 @@ def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
     none = f.lit(None)
     of_transformer = or_empty(spark, lake, "transformer").where(here)
     # meters at medium voltage are in no transformer's area: the bus they hang at tells the network
-    of_bus = or_empty(spark, lake, "meter_bus").where(here).groupBy("meter_id")
-    of_bus = of_bus.agg(f.max_by("network_id", "valid_from").alias("of_bus"))
+    last = f.max_by("network_id", f.struct("received", "source_file", "line")).alias("of_bus")
+    of_bus = or_empty(spark, lake, "connections").where(here & f.col("damage").isNull()).groupBy("meter_id").agg(last)
     found = (
         or_empty(spark, lake, "meter_connection")
         .where(here)
