@@ -38,7 +38,7 @@ NOTES = (
     "--readings", multiple=True, type=float, default=(1e5, 1e6), show_default=True, help="May be given again."
 )
 def main(folder: str, forms: tuple[str, ...], readings: tuple[float, ...]) -> None:
-    root = Path(folder) / "ingest_benchmark"
+    root = Path(folder).resolve() / "ingest_benchmark"
     rows = []
     for form in forms:
         before: dict[str, Any] | None = None
@@ -70,7 +70,7 @@ def measure(root: Path, form: str, count: int) -> dict[str, Any]:
         "to bronze, s": phases["landing to bronze"],
         "to meter_day, s": feeds["readings"],
         "to tiles, s": feeds["snapshot_tile"],
-        "seconds": round(sum(phases.values()) - phases["start Spark"], 1),
+        "seconds": round(sum(phases.values()) - phases.get("start Spark", 0), 1),
         "whole process, s": round(report.seconds, 1),
         "workers, MiB": round(report.peak_bytes.get("worker", 0) / MIB),
         "driver's JVM, MiB": round(report.peak_bytes.get("driver_jvm", 0) / MIB),
