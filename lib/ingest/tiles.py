@@ -131,7 +131,10 @@ def partial(meters: pa.Table) -> pa.Table:
 
 
 def merge(partials: list[pa.Table], least_share: float) -> pa.Table:
-    """The tiles of one network and day. Raises ValueError where two partials have a row in common."""
+    """The tiles of one network and day, none where no slot can be solved.
+
+    Raises ValueError where two partials have a row in common.
+    """
     slots, n_bus, start_s, interval_s = (partials[0][name][0].as_py() for name in ("slots", *_CONSTANTS[:3]))
     p_kw, q_kvar = np.zeros((2, n_bus, slots), np.float32)
     u_v = np.full((n_bus, -(-slots // LANES) * LANES), np.nan, np.float32)
@@ -148,6 +151,8 @@ def merge(partials: list[pa.Table], least_share: float) -> pa.Table:
         measured |= len(u_row) > 0
         present += here
     missing = present < least_share * sum(it["meters"][0].as_py() for it in partials)
+    if missing.all():
+        return _TILES.empty_table()
     rows = []
     for first in range(0, slots, LANES):
         part = slice(first, min(first + LANES, slots))

@@ -105,6 +105,11 @@ def test_parts_by_bus_give_the_same_bytes_and_parts_of_one_bus_are_refused() -> 
         merge([partial(table), partial(table.slice(0, 1))], 0.5)
 
 
+def test_a_day_without_a_slot_that_can_be_solved_has_no_tile() -> None:
+    rows = [row | {"p_kw": None} for row in meters(LONG, 3, 5, 5)]
+    assert merge([partial(pa.Table.from_pylist(rows, schema=ROWS))], 0.5).num_rows == 0
+
+
 def test_without_voltages_a_tile_has_none() -> None:
     rows = [row | dict.fromkeys(VOLTAGES) for row in meters(LONG, 3, 5, 5)]
     made = merge([partial(pa.Table.from_pylist(rows, schema=ROWS))], 0.5)

@@ -14,13 +14,11 @@ from deltalake import DeltaTable
 from benchmarks.line_loss import accuracy, by_fault, cases, silenced
 from jobs.mining import line_loss, transformer_load, voltage_quality
 from lib.errors import GridsinkError
-from lib.ingest.demo import Region, build
 from lib.ingest.landing.build import write_day, write_master
 from lib.job import JobContext, JobResult
 from lib.launch import catalog
-from lib.tables import Lake
 from tests.ingest.landing_net import region
-from tests.ingest.landings import REGION, ZONE, run_load, settings_of
+from tests.ingest.landings import REGION, run_load, settings_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -111,12 +109,7 @@ def test_load_episodes_are_those_of_the_curves(lists: Lists) -> None:
 
 
 def test_the_non_technical_loss_of_a_network_is_what_faults_take(lists: Lists) -> None:
-    """Power flow of the demo lake, whose noise is another, on the same network; measured losses from the landing."""
-    demo = region(days=2)
-    path = lists.root / "small.npz"
-    demo.source.save(path)
-    lake, of_demo = Lake(f"{lists.root}/lake"), Region(REGION, "small", ZONE, str(path), 1, 0.1)
-    assert list(build(lists.spark, lake, [of_demo], demo.first, 2))
+    """Power flow of the tiles that ingest made of the meters; measured losses from the landing."""
     result, context = lists.run(line_loss)
     assert context.counts["rows_quarantined"] == 0
     assert len(result.tables["networks"]) == 2
