@@ -25,8 +25,8 @@ NOTES = (
     "in the number of meters.",
     "Each point is ingest.load in a process of its own on an empty lake: landing to bronze, silver (meter_day, "
     "network) and snapshot_tile. Seconds are the job's phases without the start of Spark.",
-    "Readings a second and core, slope: between this size and the one before, so without what every run costs; the "
-    "number of cores divides it.",
+    "CPU seconds are of all processes of the command. Readings a CPU second, slope: between this size and the one "
+    "before, so without what every run costs.",
     "Memory of workers: the sum of Linux's high-water marks of resident memory over all Python workers.",
 )
 
@@ -47,9 +47,8 @@ def main(folder: str, forms: tuple[str, ...], readings: tuple[float, ...]) -> No
             count = landing(root / "landing" / "north", form, round(size / DAYS / SLOTS))
             row = measure(root, form, count)
             if before:
-                seconds = row["seconds"] - before["seconds"]
                 more = row["readings"] - before["readings"]
-                row["readings a second and core, slope"] = round(more / seconds / common.ORIGIN["machine"]["cores"])
+                row["readings a CPU second, slope"] = round(more / (row["CPU s"] - before["CPU s"]))
             rows.append(row)
             common.say(str(row))
             before = row
@@ -61,7 +60,8 @@ def measure(root: Path, form: str, count: int) -> dict[str, Any]:
     """One load of the landing into an empty lake."""
     region = "regions.north={simbench_code: none, time_zone: Europe/Berlin}"
     settings = [f"lake.path={root}/lake", f"landing.path={root}/landing", region]
-    report, record = common.job("ingest.load", "--region", "north", settings=settings)
+    with common.metered() as cpu:
+        report, record = common.job("ingest.load", "--region", "north", settings=settings)
     phases = record["phases_s"]
     feeds = {row["feed"]: row["seconds"] for row in record["summary"]["feeds"]}
     return {
@@ -72,6 +72,7 @@ def measure(root: Path, form: str, count: int) -> dict[str, Any]:
         "to tiles, s": feeds["snapshot_tile"],
         "seconds": round(sum(phases.values()) - phases.get("start Spark", 0), 1),
         "whole process, s": round(report.seconds, 1),
+        "CPU s": round(cpu[0], 1),
         "workers, MiB": round(report.peak_bytes.get("worker", 0) / MIB),
         "driver's JVM, MiB": round(report.peak_bytes.get("driver_jvm", 0) / MIB),
     }

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from multiprocessing import Pool
 from pathlib import Path
@@ -49,12 +47,12 @@ def main(lake: str, sizes: tuple[int, int], rounds: int, direct: int | None) -> 
     bus_snapshots: dict[int, int] = {}
     for number in range(rounds):
         for n in sizes:
-            with _metered() as used:
+            with common.metered() as used:
                 record = _whole(settings, n)
             seconds["whole", n].append(used[0])
             bus_snapshots[n] = comparison.solved_bus_snapshots(record["summary"])
             command = [sys.executable, "-m", "benchmarks.overhead", "--lake", settings.lake.path, "--direct", str(n)]
-            with _metered() as used:
+            with common.metered() as used:
                 report = child.run(command)
             if not report.finished:
                 raise RuntimeError(f"{' '.join(command)} {report.reason}:\n{report.tail}")
@@ -131,32 +129,6 @@ def _solve_share(settings: Settings, first: date, last: date, share: int, of: in
             for table, batch in operator.finish(whole, state, day)[0].items():
                 writer.add(table, batch, dict(zip(operator.group, key, strict=True)))
         writer.close()
-
-
-@contextlib.contextmanager
-def _metered() -> Iterator[list[float]]:
-    """CPU seconds of all processes started inside, this one's left out; needs a control group that counts them."""
-    version1 = Path("/sys/fs/cgroup/cpuacct")
-    root = version1 if version1.is_dir() else Path("/sys/fs/cgroup")
-    group = root / f"gridsink-{os.getpid()}-{time.monotonic_ns()}"
-    group.mkdir()
-    before, own, used = _usage(group), time.process_time(), [0.0]
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-    try:
-        yield used
-    finally:
-        time.sleep(1.0)  # what is killed at the end is counted a moment later
-        used[0] = _usage(group) - before - (time.process_time() - own)
-        (root / "cgroup.procs").write_text(str(os.getpid()))
-        with contextlib.suppress(OSError):
-            group.rmdir()
-
-
-def _usage(group: Path) -> float:
-    if (group / "cpuacct.usage").is_file():
-        return int((group / "cpuacct.usage").read_text()) / 1e9
-    lines = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
-    return int(lines["usage_usec"]) / 1e6
 
 
 def _interval(whole: Sequence[float], direct: Sequence[float]) -> tuple[float, float]:
