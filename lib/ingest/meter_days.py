@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -36,17 +36,17 @@ _UNKNOWN = "the meter is in no record of customers, transformers, networks or de
 
 def load(
     spark: SparkSession, lake: Lake, settings: IngestSettings, region: str, zone: str, days: Iterable[date], run_id: str
-) -> list[Counts]:
-    """meter_day of these days, from all of their readings and curves; counts of both feeds together."""
+) -> Iterator[Counts]:
+    """meter_day of these days, of all their readings and curves; counts of devices, then of both feeds together."""
     rows = device_rows(spark, lake, region, zone).persist()
     try:
-        counts = [store(spark, lake, rows, feed="devices", table=None, region=region, run_id=run_id)]
+        yield store(spark, lake, rows, feed="devices", table=None, region=region, run_id=run_id)
         devices = rows.where("fate = 'out'").select(*DEVICES.names).persist()
         total = Counts(region, "readings")
         for first, last in runs(days):
             total += _run(spark, lake, settings, region, zone, first, last, devices, run_id)
         devices.unpersist()
-        return [*counts, total]
+        yield total
     finally:
         rows.unpersist()
 
