@@ -32,5 +32,6 @@ def run(context: JobContext) -> JobResult:
         tables["networks"] = networks.select(list(shown)).slice(0, context.options["top"]).to_pylist()
         paths.append({"table": "pipeline_network_line_loss", "path": path})
     else:
-        context.say(f"no technical loss of networks: the lake lacks {' or '.join(_OF_NETWORK)} (ingest.demo)")
+        lacking = " or ".join(_OF_NETWORK)
+        context.say(f"no technical loss of networks: the lake lacks {lacking} (ingest.load makes both)")
     return JobResult({"tables": paths, "lists": tables}, tables | {"tables": paths})
