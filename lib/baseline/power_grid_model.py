@@ -43,8 +43,8 @@ class Voltages:
 class BatchModel:
     """A `Network` as a power-grid-model, ready for batches.
 
-    Raises UnsupportedNetworkError for voltage-controlled generators, constant-current load shares and branches that are
-    not a pi two-port with a complex ratio.
+    Raises UnsupportedNetworkError for voltage-controlled generators, regulators, constant-current load shares and
+    branches that are not a pi two-port with a complex ratio.
     """
 
     def __init__(self, network: Network, loaded: NDArray[np.bool_] | None = None) -> None:
@@ -118,6 +118,8 @@ def _refuse(network: Network) -> None:
             f"voltage-controlled generator at row {int(network.pv_row[0])}{where}: "
             "power-grid-model is given constant power only"
         )
+    if len(network.tap_changers) or len(network.inverters):
+        raise UnsupportedNetworkError(f"tap changers or inverters{where}: power-grid-model is given none that regulate")
     current = np.flatnonzero(network.s_constant_current_mva)
     if len(current):
         raise UnsupportedNetworkError(

@@ -77,7 +77,7 @@ class BranchResult:
         return table
 
 
-_FIELDS = (
+FIELDS = (
     "p_from_mw", "q_from_mvar", "p_to_mw", "q_to_mvar", "i_from_ka", "i_to_ka", "loading_percent", "p_loss_mw",
     "p_iron_mw", "p_copper_mw",
 )  # fmt: skip
@@ -93,7 +93,7 @@ def branch_results(network: Network, e: NDArray[np.float64], f: NDArray[np.float
     -Re(y_ft)|Vf - Vt|^2 and the loss to ground, not from the two powers. The split is an identity for every two-port,
     tap and phase shift included.
     """
-    out = np.empty((len(_FIELDS), network.n_branch, n_snapshot))
+    out = np.empty((len(FIELDS), network.n_branch, n_snapshot))
     base_ka = 1 / (np.sqrt(3) * network.vn_kv)  # of 1 MVA
     with np.errstate(divide="ignore"):
         percent_per_ka = 100 / network.branch_rated_ka

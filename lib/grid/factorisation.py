@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,9 +24,13 @@ from scipy.sparse.linalg import spsolve
 
 from lib.grid.elimination import Elimination, eliminate
 from lib.grid.network import Network
+from lib.grid.regulators import Droop
 
 _RESIDUAL_LIMIT = 1e-6
 _TYPICAL_ITERATIONS = 40
+_LARGEST_CONTRACTION = 0.9
+_TYPICAL_DROOP_PU = 0.3
+"""Inverters move a network's voltage by less than this, or the search for its typical state has gone astray."""
 
 
 class SingularNetworkError(ValueError):
@@ -53,6 +58,8 @@ class Factorisation:
     """(n, 2) voltage at the typical load: where every snapshot starts."""
     constant_current: NDArray[np.float64]
     """(n, 2) power consumed at 1 pu by constant-current loads."""
+    droop: tuple[Any, ...] | None
+    """Characteristics of the inverters' nodes as `lib.grid.sweep.solve_tiles` takes them; None without inverters."""
     y_diagonal: NDArray[np.complex128]
     """(n,) admittances in node order, for Newton."""
     y_lower: NDArray[np.complex128]
@@ -68,11 +75,20 @@ class Factorisation:
         # All of the first right-hand side that does not depend on the snapshot.
         constant = _complex(self.source_current) + _complex(self.chord) / w
         constant -= np.conj(_complex(self.constant_current)) * np.abs(w) / np.conj(w)
+        if self.droop is not None:
+            of, base, start, ramp, _, slope, _ = self.droop
+            node = np.argsort(of)[-len(base) :]
+            q, _ = Droop(node, base, start, ramp).at(1 / np.abs(w[node]))
+            constant[node] += _complex(slope) / np.conj(w[node]) - 1j * q * w[node]
         numbers = (
             self.diagonal_inverse, self.lower, self.upper, self.chord, self.source_current, self.constant_current,
             self.start_voltage, _pairs(w), _pairs(constant),
         )  # fmt: skip
         return (e.row, e.start, e.ancestor, e.depth, e.accumulator, e.segment), numbers
+
+    def solve(self, current: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        """(n,) change of voltage that a change of current (n,), both in node order, makes about the typical load."""
+        return _solve_complex((self.diagonal_inverse, self.lower, self.upper), self.elimination, current)
 
 
 def admittance_matrix(network: Network) -> sp.csr_matrix:
@@ -100,9 +116,10 @@ def energised_rows(network: Network) -> NDArray[np.bool_]:
     return mask[:n]
 
 
-def factorise(network: Network) -> Factorisation:
+def factorise(network: Network, elimination: Elimination | None = None) -> Factorisation:
     """Factors of `network`, linearised at its typical load.
 
+    elimination: of a network that differs in its numbers only, which saves working out the structure again.
     Raises SingularNetworkError where a pivot vanishes or the factors do not solve the system they came from.
     """
     energised = energised_rows(network)
@@ -120,9 +137,9 @@ def factorise(network: Network) -> Factorisation:
     fixed_v[network.fixed_row] = network.fixed_v_pu
     source = -(y @ fixed_v)[rows]
 
-    elimination = eliminate(
-        inner, rows, touches_source=np.asarray(abs(y[rows][:, network.fixed_row]).sum(axis=1)).ravel() > 0
-    )
+    if elimination is None:
+        touches_source = np.asarray(abs(y[rows][:, network.fixed_row]).sum(axis=1)).ravel() > 0
+        elimination = eliminate(inner, rows, touches_source)
     order = np.searchsorted(rows, elimination.row)
     inner = inner[order][:, order].tocsr()
     source = source[order]
@@ -136,16 +153,24 @@ def factorise(network: Network) -> Factorisation:
         voltage, s = linear_start(network, elimination.row, loaded=True), np.zeros_like(s)
     elif voltage is None:  # no solution at the typical load: start from no load instead
         voltage, s = _solve_complex(plain, elimination, source), np.zeros_like(s)
-    chord = np.conj(s) / np.conj(voltage) ** 2
-    inverse, low, up = _numeric(elimination, diagonal, lower, upper, chord)
+    node, droop = _droop_at(network, elimination)
+    slope = np.zeros_like(s)
+    if droop is not None and not len(network.pv_row):
+        voltage, s = _with_droop(plain, elimination, s, source, voltage, node, droop)
+        slope[node] = 0.5j * droop.mean_slope() / np.abs(voltage[node])
+    # The slope k of Q(V): d conj(jQ/V) = -(A dV + B conj(dV)) with A = jk / 2|V| and B = A V/conj(V), k falling.
+    chord = np.conj(s) / np.conj(voltage) ** 2 + slope * voltage / np.conj(voltage)
+    inverse, low, up = _numeric(elimination, diagonal + slope, lower, upper, chord)
     if not all(np.isfinite(a).all() for a in (inverse, low, up)):
         inverse, low, up = plain
-        chord = np.zeros_like(chord)
+        chord, slope = np.zeros_like(chord), np.zeros_like(slope)
 
+    factors = (inverse, low, up)
     return Factorisation(
         elimination=elimination, energised=energised, diagonal_inverse=inverse, lower=low, upper=up,
         chord=_pairs(chord), source_current=_pairs(source), start_voltage=_pairs(voltage),
         constant_current=_pairs(network.s_constant_current_mva[elimination.row]),
+        droop=None if droop is None else _droop_arrays(droop, node, slope, voltage, factors, elimination),
         y_diagonal=diagonal, y_lower=lower, y_upper=upper,
     )  # fmt: skip
 
@@ -260,6 +285,41 @@ def _typical_voltage(factors, e: Elimination, s, source) -> NDArray[np.complex12
         if change < 1e-9:
             return v
     return None
+
+
+def _droop_at(network: Network, e: Elimination) -> tuple[NDArray[np.int64], Droop | None]:
+    """Nodes that inverters feed, and their characteristics; those at fixed rows and in dead islands move nothing."""
+    node_of = np.full(network.n_row, -1)
+    node_of[e.row] = np.arange(e.n)
+    droop = network.inverters.droop
+    live = node_of[droop.row] >= 0
+    if not live.any():
+        return np.zeros(0, dtype=np.int64), None
+    return node_of[droop.row[live]], Droop(droop.row[live], droop.base[live], droop.start[live], droop.ramp)
+
+
+def _with_droop(factors, e: Elimination, s, source, voltage, node, droop: Droop):
+    """Voltage at the typical load and with what the inverters then do, roughly; and the load with that in it."""
+    with_q, q = s, np.zeros(len(node))
+    v = voltage
+    for _ in range(_TYPICAL_ITERATIONS):
+        made, limit = droop.at(np.abs(v[node]))
+        q = (q + made) / 2  # halved, so that steep characteristics settle too
+        with_q = s.copy()
+        with_q[node] = np.minimum(s[node].real, limit) + 1j * (s[node].imag + q)
+        v = _solve_complex(factors, e, source + np.conj(with_q / v))
+        if not (np.abs(v - voltage) < _TYPICAL_DROOP_PU).all():
+            return voltage, s
+    return v, with_q
+
+
+def _droop_arrays(droop: Droop, node, slope, voltage, factors, e: Elimination) -> tuple[Any, ...]:
+    of, limit = np.full(e.n, -1), np.full(e.n, np.inf)
+    of[node], limit[node] = np.arange(len(node)), droop.at(np.abs(voltage[node]))[1]
+    # All inverters on the steepest or the flattest part of Q(V), and their voltages 1 pu off: what a step leaves of it.
+    change = _solve_complex(factors, e, -2 * slope * voltage)
+    left = np.abs((voltage.conj() * change).real / np.abs(voltage)).max()
+    return of, droop.base, droop.start, droop.ramp, limit, _pairs(slope[node]), float(min(left, _LARGEST_CONTRACTION))
 
 
 def linear_start(network: Network, rows: NDArray[np.int64], *, loaded: bool) -> NDArray[np.complex128]:

@@ -16,6 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lib.grid.network import BRANCH_KINDS, Network
+from lib.grid.pandapower_controllers import droop_sgens, regulators
+from lib.grid.regulators import with_regulators
 
 _REFUSED = {
     "dcline": "replace it by a load at one end and a static generator at the other",
@@ -55,7 +57,8 @@ def network_from_pandapower(net: Any, trafo_model: str = "t") -> Network:
     Constant-impedance and constant-current shares of the loads become part of the network as they are in the net now,
     with pandapower's meaning: a bus's mean share acts on the sum of everything that injects constant power there.
     Q limits of gens are kept and will be enforced. An xward's internal impedance is a branch of kind "impedance",
-    side 1, with the index of the xward.
+    side 1, with the index of the xward. Controllers of taps and of Q(V) in service become the network's regulators
+    (`lib.grid.pandapower_controllers`); the reactive power of a static generator with Q(V) is then the network's.
 
     Raises ValueError for what cannot be represented, naming every such element, and where pandapower's own conversion
     fails.
@@ -85,7 +88,7 @@ def network_from_pandapower(net: Any, trafo_model: str = "t") -> Network:
     constant, current, admittance = _consumption(bus[rows])
     y, iron = _two_ports(branch, elements, trafo_model)
     fixed, controlled = _sources(own, bus, gen, row)
-    return Network(
+    network = Network(
         bus_ids=bus_ids,
         member_bus=member_bus,
         member_row=row[lookup[member_bus]],
@@ -110,6 +113,7 @@ def network_from_pandapower(net: Any, trafo_model: str = "t") -> Network:
         s_typical_mva=-np.nan_to_num(constant),
         source=str(own.name or "pandapower net"),
     )
+    return with_regulators(network, *regulators(net, network))
 
 
 def injections(network: Network, net: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,7 +122,8 @@ def injections(network: Network, net: Any) -> tuple[NDArray[np.float64], NDArray
     network: made from this net, or from one that differs in powers only. Loads, static generators, storages, motors
     and the constant-power part of (x)wards count, asymmetric ones with the sum of their phases, all with scaling and
     in_service; voltage-controlled generators count only where an external grid holds the voltage (elsewhere the
-    network has their power). Returns p_mw, q_mvar, both (n_bus,). Raises ValueError if the buses are not the network's.
+    network has their power); neither does reactive power of those with a Q(V) controller.
+    Returns p_mw, q_mvar, both (n_bus,). Raises ValueError if the buses are not the network's.
     """
     from pandapower.auxiliary import _select_is_elements_numba
     from pandapower.build_bus import _calc_pq_elements_and_add_on_ppc
@@ -186,6 +191,7 @@ def _electrical_copy(net: Any) -> Any:
         wanted = (name in own or "characteristic" in name or "curve" in name) and name not in (*_REFUSED, "controller")
         if isinstance(table, pd.DataFrame) and wanted and not name.startswith(("_", "res_")):
             own[name] = table.copy()
+    own.sgen.loc[droop_sgens(net), "q_mvar"] = 0.0
     options = net.get("user_pf_options") or {}
     own.user_pf_options = copy.deepcopy({key: options[key] for key in _MODEL_OPTIONS if key in options})
     return own

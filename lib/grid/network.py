@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.grid.regulators import Inverters, TapChangers
+
 if TYPE_CHECKING:
     from lib.grid.factorisation import Factorisation
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 knew no regulators; it is still written, and read, where a network has none."""
+_REGULATORS = {"tap_changers": TapChangers, "inverters": Inverters}
 
 BRANCH_KINDS = ("line", "trafo", "trafo3w", "impedance", "switch", "tcsc")
 
@@ -79,6 +83,10 @@ class Network:
     load the network often has gives them sooner."""
     source: str = ""
     """What the network was made from, for messages."""
+    tap_changers: TapChangers = dataclasses.field(default_factory=TapChangers)
+    """Transformers whose taps the power flow moves."""
+    inverters: Inverters = dataclasses.field(default_factory=Inverters)
+    """Infeed that follows the voltage."""
 
     @property
     def n_bus(self) -> int:
@@ -107,8 +115,15 @@ class Network:
     def to_bytes(self) -> bytes:
         """The network as one self-contained byte string; equal networks give equal bytes."""
         out = io.BytesIO()
-        arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "source"}
-        np.savez(out, format_version=np.int64(FORMAT_VERSION), source=np.array(self.source), **arrays)
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _plain_fields(self)}
+        regulators = {
+            f"{kind}.{f.name}": getattr(getattr(self, kind), f.name)
+            for kind, columns in _REGULATORS.items()
+            if len(getattr(self, kind))
+            for f in dataclasses.fields(columns)
+        }
+        version = np.int64(FORMAT_VERSION if regulators else 1)
+        np.savez(out, format_version=version, source=np.array(self.source), **arrays, **regulators)
         return out.getvalue()
 
     @classmethod
@@ -117,15 +132,20 @@ class Network:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as npz:
                 version = int(npz["format_version"])
-                fields = {f.name: npz[f.name] for f in dataclasses.fields(cls) if f.name != "source"}
+                fields = {name: npz[name] for name in _plain_fields(cls)}
                 source = str(npz["source"])
+                regulators = {
+                    kind: columns(**{f.name: npz[f"{kind}.{f.name}"] for f in dataclasses.fields(columns)})
+                    for kind, columns in _REGULATORS.items()
+                    if any(name.startswith(f"{kind}.") for name in npz.files)
+                }
         except Exception as e:  # zipfile, numpy and zlib raise their own kinds
             raise ValueError(f"not a network of format {FORMAT_VERSION}: {e}") from e
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             raise ValueError(
                 f"network format {version}, this gridsink reads {FORMAT_VERSION}: rebuild the network table"
             )
-        return cls(**fields, source=source)
+        return cls(**fields, source=source, **regulators)
 
     @classmethod
     def from_pandapower(cls, net: Any, trafo_model: str = "t") -> Network:
@@ -139,3 +159,7 @@ class Network:
         from lib.grid.from_pandapower import injections
 
         return injections(self, net)
+
+
+def _plain_fields(network: Network | type[Network]) -> list[str]:
+    return [f.name for f in dataclasses.fields(network) if f.name not in ("source", *_REGULATORS)]

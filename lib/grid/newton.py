@@ -3,7 +3,8 @@
 Power mismatch at load rows, active power and squared magnitude at voltage-controlled rows; unknowns are rectangular, a
 step is applied as growth and turn, which makes it the step of the polar form without its trigonometry. Each lane
 factorises its own Jacobian on the network's elimination structure, freezes when it has converged, and turns generators
-that leave their reactive limits into loads at the limit, as pandapower's `enforce_q_lims` does.
+that leave their reactive limits into loads at the limit, as pandapower's `enforce_q_lims` does. Characteristics
+of inverters enter with their slopes at the present voltage.
 
 Source: Tinney, Hart: power flow solution by Newton's method (1967).
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from lib.grid.factorisation import linear_start
 from lib.grid.simd import WIDTH, load, select, splat, sqrt, store
+from lib.grid.sweep import ramps, regulated
 
 if TYPE_CHECKING:
     from lib.grid.powerflow import PowerFlow
@@ -69,8 +71,8 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
             pn, qn = gather(p, picked), gather(q, picked)
             pn[:, pv_node] += pv_p[:, None]
             e, f = (np.tile(a[:, None], (len(pn), 1, WIDTH)) for a in (begin.real, begin.imag))
-            source, ci = factors.source_current, factors.constant_current
-            outcome = _newton_groups(structure, source, ci, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance)
+            fed = (factors.source_current, factors.constant_current, factors.droop)
+            outcome = _newton_groups(structure, *fed, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance)
             done, steps, worst = (a.reshape(-1)[: len(lanes)] for a in outcome)
             flow.status[lanes] = np.where(done, SlotStatus.NEWTON, SlotStatus.DIVERGED)
             flow.iterations[lanes] += steps
@@ -115,7 +117,27 @@ def _block(m, k, y, e, f, controlled):
 
 
 @_jit
-def _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, low, up, x):
+def _slope(ramp, first, last, vm):
+    """Slope of a characteristic at voltage vm: that of the ramps it is on."""
+    out = splat(0.0)
+    for r in range(first, last):
+        x = vm - splat(ramp[r, 0])
+        on = select(x > splat(0.0), select(x < splat(ramp[r, 1]), splat(1.0), splat(0.0)), splat(0.0))
+        out = out + on * ramp[r, 2]
+    return out
+
+
+@_jit
+def _slopes(droop, k, p, vm):
+    """d P / d|V| and d Q / d|V| of droop row k with p available."""
+    base, start, ramp = droop[1], droop[2], droop[3]
+    limit = ramps(ramp, start[k, 1], start[k, 2], base[k, 1], vm)
+    limited = select(p > limit, splat(1.0), splat(0.0))
+    return limited * _slope(ramp, start[k, 1], start[k, 2], vm), _slope(ramp, start[k, 0], start[k, 1], vm)
+
+
+@_jit
+def _assemble(structure, ci, droop, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, low, up, x):
     """Jacobian blocks and right-hand side (the negative residual), (4n, 8) / (4nnz, 8) / (2n, 8)."""
     start, anc, yd, yl, yu = structure
     n = len(yd)
@@ -129,8 +151,16 @@ def _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, lo
         u, w = a * yd[i].real + b * yd[i].imag, b * yd[i].real - a * yd[i].imag
         j0, j1 = u + cr + a * c0 / size, w + cim + b * c0 / size
         j2, j3 = w - cim + a * c1 / size, cr - u + b * c1 / size
-        r0 = load(p, i, 0) - size * c0 - (a * cr + b * cim)
-        r1 = load(q, i, 0) - size * c1 - (b * cr - a * cim)
+        pi, qi = load(p, i, 0), load(q, i, 0)
+        if droop is not None:
+            k = droop[0][i]
+            if k >= 0:
+                dp, dq = _slopes(droop, k, pi, size)
+                j0, j1 = j0 - a * dp / size, j1 - b * dp / size
+                j2, j3 = j2 - a * dq / size, j3 - b * dq / size
+                pi, qi = regulated(droop, k, pi, qi, size)
+        r0 = pi - size * c0 - (a * cr + b * cim)
+        r1 = qi - size * c1 - (b * cr - a * cim)
         c = pv_of[i]
         mine = zero
         if c >= 0:
@@ -214,19 +244,19 @@ def _step(start, anc, d, low, up, x):
 
 
 @_jit
-def _newton_groups(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
+def _newton_groups(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
     """Group after group of eight: p, q, e, f are (n_group, n, 8), what is returned (n_group, 8)."""
     m = len(p)
     done, steps, worst = np.zeros((m, WIDTH), np.bool_), np.zeros((m, WIDTH), np.int32), np.zeros((m, WIDTH))
     for k in range(m):
         done[k], steps[k], worst[k] = _newton(
-            structure, source, ci, pv_node, pv_vm, pv_q, p[k], q[k], e[k], f[k], tolerance
+            structure, source, ci, droop, pv_node, pv_vm, pv_q, p[k], q[k], e[k], f[k], tolerance
         )
     return done, steps, worst
 
 
 @_jit
-def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
+def _newton(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
     """Iterates e, f (n, 8) in place; returns (converged, steps, worst mismatch in MVA), each (8,)."""
     start, anc, yd, yl, _ = structure
     n, nnz, n_pv = len(yd), len(yl), len(pv_node)
@@ -246,7 +276,7 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
     active, peak = np.ones((1, WIDTH)), np.zeros((1, WIDTH))
     while alive.any():
         _currents(structure, source, e, f, ir, ii)
-        _assemble(structure, ci, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, low, up, x)
+        _assemble(structure, ci, droop, pv_of, controlled, pv_vm, p, q, e, f, ir, ii, d, low, up, x)
         _step(start, anc, d, low, up, x)
         for lane in range(WIDTH):
             active[0, lane] = 1.0 if alive[lane] else 0.0
@@ -286,6 +316,14 @@ def _newton(structure, source, ci, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
                 if done[lane] and not alive[lane] and _hit_limits(lane, pv_node, pv_q, ci, controlled, q, e, f, ir, ii):
                     alive[lane], done[lane], budget[lane] = True, False, MAX_STEPS
     _currents(structure, source, e, f, ir, ii)
+    if droop is not None:
+        for i in range(n):
+            k = droop[0][i]
+            if k >= 0:
+                a, b = load(e, i, 0), load(f, i, 0)
+                pi, qi = regulated(droop, k, load(p, i, 0), load(q, i, 0), sqrt(a * a + b * b))
+                store(p, i, 0, pi)
+                store(q, i, 0, qi)
     worst = np.zeros(WIDTH)
     for i in range(n):
         for lane in range(WIDTH):

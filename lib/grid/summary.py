@@ -108,6 +108,8 @@ class Summariser:
         self._near = np.unique(y_fixed.indices)  # rows with a branch to an external grid
         self._y_near = y_fixed[:, self._near].toarray()
         self._has_iron = np.ascontiguousarray(network.branch_iron_pu != 0).any(axis=1)
+        self._changer = np.full(network.n_branch, -1)
+        self._changer[network.tap_changers.branch] = np.arange(len(network.tap_changers))
 
     def infeed(
         self, e: NDArray[np.float64], f: NDArray[np.float64], p: NDArray[Any], q: NDArray[Any], scale: float = 1.0
@@ -146,11 +148,13 @@ class Summariser:
         f: NDArray[np.float64],
         used: NDArray[np.bool_],
         first_slot: int,
+        turn: NDArray[np.complex128] | None = None,
     ) -> None:
         """Adds one solved tile to `day`, in place.
 
         e, f: (n_row, 32) real and imaginary voltage, per unit. used: (32,) lanes to count; others may hold anything.
-        first_slot: 0, 32, 64 or 96. Raises ValueError for another shape, another first slot, and a tile added twice.
+        first_slot: 0, 32, 64 or 96. turn: (k, 32) as `lib.grid.regulation.turns`, where taps are not the network's.
+        Raises ValueError for another shape, another first slot, and a tile added twice.
         """
         n_row = self.network.n_row
         if e.shape != (n_row, LANES) or f.shape != (n_row, LANES) or used.shape != (LANES,):
@@ -175,7 +179,8 @@ class Summariser:
         network = self.network
         _add_branches(
             e, f, used, lanes, first_slot, network.branch_from, network.branch_to, self._split, self._share,
-            network.branch_iron_pu, self._has_iron,
+            network.branch_iron_pu, self._has_iron, self._changer, network.tap_changers.end,
+            np.ones((len(network.tap_changers), LANES), complex) if turn is None else np.ascontiguousarray(turn),
             (self.limits.heavy_percent / 100.0) ** 2, (self.limits.overload_percent / 100.0) ** 2,
             day.branch_slots, day.energy_sum[tile], day.loss_sum[tile], day.iron_sum[tile],
             day.load_max_squared, day.load_max_slot, day.slots_heavy, day.slots_overload, day.reverse,
@@ -283,12 +288,13 @@ def _add_buses(e, f, lanes, first_slot, v_min, v_max, slots, total, low, low_slo
 
 @njit(**_JIT)
 def _add_branches(
-    e, f, used, lanes, first_slot, from_row, to_row, split, share, iron, has_iron, heavy, overload,
-    slots, energy, loss, iron_loss, peak, peak_slot, slots_heavy, slots_overload, reverse,
+    e, f, used, lanes, first_slot, from_row, to_row, split, share, iron, has_iron, changer, changer_end, turn, heavy,
+    overload, slots, energy, loss, iron_loss, peak, peak_slot, slots_heavy, slots_overload, reverse,
 ):  # fmt: skip
     """One branch at a time, its 32 slots as vector lanes."""
     p_from, p_back, p_loss, p_iron = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
-    load, half = np.empty(LANES), np.empty(LANES // 2)
+    at_from, at_to, load, half = np.empty(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES // 2)
+    inner_e, inner_f = np.empty(LANES), np.empty(LANES)
     n_used = np.int32(len(lanes))
     some = lanes[0]
     full = len(lanes) == LANES
@@ -300,6 +306,16 @@ def _add_branches(
         g_ft, b_ft, g_tf, b_tf = split[i, 2].real, split[i, 2].imag, split[i, 3].real, split[i, 3].imag
         g_skew, b_skew = split[i, 4].real, split[i, 4].imag
         share_from, share_to = share[i, 0], share[i, 1]
+        k = changer[i]
+        if k >= 0:  # the two-port lies behind an ideal transformer: its end's current is turned back below
+            e_end, f_end = (ef, ff) if changer_end[k] == 0 else (et, ft)
+            for j in range(LANES):
+                x, y = turn[k, j].real, turn[k, j].imag
+                inner_e[j], inner_f[j] = e_end[j] * x - f_end[j] * y, e_end[j] * y + f_end[j] * x
+            if changer_end[k] == 0:
+                ef, ff = inner_e, inner_f
+            else:
+                et, ft = inner_e, inner_f
         for j in range(LANES):
             de, df = ef[j] - et[j], ff[j] - ft[j]
             re_from = g_f * ef[j] - b_f * ff[j] - (g_ft * de - b_ft * df)
@@ -310,9 +326,14 @@ def _add_branches(
             square_f, square_t = ef[j] * ef[j] + ff[j] * ff[j], et[j] * et[j] + ft[j] * ft[j]
             re_x, im_x = de * et[j] + df * ft[j], de * ft[j] - df * et[j]
             p_loss[j] = g_f * square_f + g_t * square_t - g_ft * (de * de + df * df) + g_skew * re_x + b_skew * im_x
-            at_from = share_from * (re_from * re_from + im_from * im_from)
-            at_to = share_to * (re_to * re_to + im_to * im_to)
-            load[j] = at_from if at_from > at_to else at_to
+            at_from[j] = share_from * (re_from * re_from + im_from * im_from)
+            at_to[j] = share_to * (re_to * re_to + im_to * im_to)
+        if k >= 0:
+            at_end = at_from if changer_end[k] == 0 else at_to
+            for j in range(LANES):
+                at_end[j] *= turn[k, j].real ** 2 + turn[k, j].imag ** 2
+        for j in range(LANES):
+            load[j] = at_from[j] if at_from[j] > at_to[j] else at_to[j]
         if not full:
             for j in range(LANES):
                 p_from[j] = p_from[j] if used[j] else 0.0

@@ -32,7 +32,7 @@ _jit = njit(cache=True, error_model="numpy", nogil=True)
 
 
 @_jit
-def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a):
+def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, droop, s, a):
     """Currents at the start voltage, where all that does not depend on the snapshot is known: conj(s) w + k.
 
     Gathers the tile's powers into node order on the way.
@@ -40,6 +40,8 @@ def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a)
     n_bus = p.shape[0]
     for i in range(first, last):
         b, r = acc[i], row[i]
+        if droop is not None:
+            most = droop[4][i]
         wr, wi = weight[i, 0], weight[i, 1]
         kr, ki = splat(constant[i, 0]), splat(constant[i, 1])
         for lane in range(0, LANES, CHUNK):
@@ -49,12 +51,47 @@ def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a)
             store(s, i, lane, pl)
             store(s, i, IM + lane, ql)
             pl, ql = pl * scale, ql * scale
+            if droop is not None:
+                pl = select(pl > splat(most), splat(most), pl)
             store(a, b, lane, kr + pl * wr + ql * wi)
             store(a, b, IM + lane, ki + pl * wi - ql * wr)
 
 
 @_jit
-def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0, scale, s, c, g, v, d, a, peak):
+def ramps(ramp, first, last, base, vm):
+    """A characteristic at voltage vm: base plus the sum of its ramps (`lib.grid.regulators.Droop`)."""
+    out = splat(base)
+    for r in range(first, last):
+        x = vm - splat(ramp[r, 0])
+        width = splat(ramp[r, 1])
+        x = select(x > splat(0.0), x, splat(0.0))
+        x = select(x > width, width, x)
+        out = out + x * ramp[r, 2]
+    return out
+
+
+@_jit
+def regulated(droop, k, pl, ql, vm):
+    """Powers of droop row k at voltage vm: P below its limit, Q with its characteristic on top."""
+    base, start, ramp = droop[1], droop[2], droop[3]
+    limit = ramps(ramp, start[k, 1], start[k, 2], base[k, 1], vm)
+    return select(pl > limit, limit, pl), ql + ramps(ramp, start[k, 0], start[k, 1], base[k, 0], vm)
+
+
+@_jit
+def _drawn(e, f, c0, c1, droop, k, pl, ql):
+    """Current of droop row k at voltage e + jf, with what the linearisation took to the other side."""
+    m = e * e + f * f
+    pl, ql = regulated(droop, k, pl, ql, sqrt(m))
+    d0, d1 = droop[5][k, 0], droop[5][k, 1]
+    h = splat(1.0) / m
+    re = e * (c0 + d0) + f * (c1 - d1) + (pl * e + ql * f) * h
+    im = e * (c1 + d1) - f * (c0 - d0) + (pl * f - ql * e) * h
+    return re, im
+
+
+@_jit
+def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0, scale, droop, s, c, g, v, d, a, peak):
     """Voltages of this iterate, their change, and the currents they draw."""
     for i in range(first, last):
         k0, k1 = start[i], start[i + 1]
@@ -63,6 +100,8 @@ def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0
         c0, c1, s0, s1 = chord[i, 0], chord[i, 1], splat(source[i, 0]), splat(source[i, 1])
         z0, z1 = v0[i, 0], v0[i, 1]
         has_ci = ci[i, 0] != 0.0 or ci[i, 1] != 0.0
+        if droop is not None:
+            k_droop = droop[0][i]
         for lane in range(0, LANES, CHUNK):
             re, im = load(v, above, lane), load(v, above, IM + lane)
             e = load(c, i, lane) - re * u0 - im * u1
@@ -94,6 +133,10 @@ def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0
             h = splat(1.0) / (e * e + f * f)
             ar = s0 + e * c0 + f * c1 + (pl * e + ql * f) * h
             ai = s1 + e * c1 - f * c0 + (pl * f - ql * e) * h
+            if droop is not None:  # noqa: SIM102 (settled when compiled, the inner one when run)
+                if k_droop >= 0:
+                    ar, ai = _drawn(e, f, c0, c1, droop, k_droop, pl, ql)
+                    ar, ai = ar + s0, ai + s1
             if has_ci:  # conj(s |V| / V) = conj(s) V / |V|
                 h = sqrt(h)
                 ar = ar - (e * ci[i, 0] + f * ci[i, 1]) * h
@@ -132,7 +175,7 @@ def _up(first, last, iterate, some_frozen, acc, start, anc, inverse, low, frozen
 
 
 @_jit
-def _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_out, f_out, worst):
+def _write(n, row, depth, start, anc, up, chord, scale, droop, s, c, g, v, d, keep, e_out, f_out, worst):
     """Voltages of the last iterate in the network's row order, and the power mismatch they leave.
 
     The linear system holds exactly for the iterate, so its current mismatch is what the currents changed since the
@@ -143,6 +186,8 @@ def _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_o
         k0, k1 = start[i], start[i + 1]
         r, level = row[i], depth[i]
         c0, c1 = chord[i, 0], chord[i, 1]
+        if droop is not None:
+            k_droop = droop[0][i]
         for lane in range(0, LANES, CHUNK):
             e, f = load(c, i, lane), load(c, i, IM + lane)
             x, y = load(g, i, lane), load(g, i, IM + lane)
@@ -165,6 +210,12 @@ def _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_o
             tr = splat(c0) - (pl * sr + ql * si)
             ti = splat(c1) - (pl * si - ql * sr)
             miss = m * (x * x + y * y) * (tr * tr + ti * ti)
+            if droop is not None:  # noqa: SIM102
+                if k_droop >= 0:  # a characteristic has corners, so its currents are taken at both voltages
+                    ar, ai = _drawn(e, f, c0, c1, droop, k_droop, pl, ql)
+                    br, bi = _drawn(e - x, f - y, c0, c1, droop, k_droop, pl, ql)
+                    br, bi = br - ar, bi - ai
+                    miss = m * (br * br + bi * bi)
             old = load(worst, 0, lane)
             store(worst, 0, lane, select(miss > old, miss, old))
             ok = load(keep, 0, lane) > splat(0.0)
@@ -173,7 +224,7 @@ def _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_o
 
 
 @_jit
-def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations):
+def _judge(iterate, max_iterations, tolerance, droop, peak, last_peak, last_ratio, a, state, iterations):
     """Freezes lanes that are done and ejects those that will not be; how many lanes are still active.
 
     The next iterate is already eliminated when this one is judged, so it is the one returned: its error is bounded by
@@ -193,6 +244,9 @@ def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, s
             rho = max(ratio, last_ratio[lane])
             last_ratio[lane] = ratio
             safe = SAFETY * rho
+            if droop is not None:  # what inverters still do may show only when the loads have settled
+                known = max(rho, droop[6])
+                safe = min(SAFETY * known, known * (2.0 - known))
             if safe < 1.0 and change * safe * safe <= tolerance * (1.0 - safe):
                 state[lane] = CONVERGED
             elif rho >= 0.95 or change * rho ** (max_iterations - iterate + 2.0) > tolerance * (1.0 - rho):
@@ -214,6 +268,19 @@ def magnitudes(e, f, out):
             for lane in range(0, LANES, CHUNK):
                 x, y = load(et, i, lane), load(ft, i, lane)
                 store(out, i, tile * LANES + lane, sqrt(x * x + y * y))
+
+
+@_jit
+def scatter(e, f, lanes, e_out, f_out):
+    """Snapshot i of e, f (n_tile, n_row, 32) to snapshot lanes[i] of e_out, f_out; n_row may be that of a part."""
+    for first in range(0, len(lanes), LANES):
+        some = min(LANES, len(lanes) - first)
+        tile = first // LANES
+        for row in range(e_out.shape[1]):
+            for k in range(some):
+                to = lanes[first + k]
+                e_out[to // LANES, row, to % LANES] = e[tile, row, k]
+                f_out[to // LANES, row, to % LANES] = f[tile, row, k]
 
 
 _kept = threading.local()
@@ -240,13 +307,16 @@ def scratch_arrays(n: int, n_depth: int, n_accumulator: int, dtype: np.dtype) ->
 
 
 @_jit
-def solve_tiles(elimination, factors, scratch, p, q, scale, tolerance, max_iterations, first_tile, last_tile, n_lane,
-                e_out, f_out, state_out, iterations_out, mismatch_out):  # fmt: skip
+def solve_tiles(elimination, factors, droop, scratch, p, q, scale, tolerance, max_iterations, first_tile, last_tile,
+                n_lane, e_out, f_out, state_out, iterations_out, mismatch_out):  # fmt: skip
     """Solves tiles [first_tile, last_tile) of p, q (n_bus, n) into e_out, f_out (n_tile, n_row, 32).
 
     `n_lane`: lanes of the last tile that are snapshots; the rest is padding. `elimination`: (row, start, ancestor,
     depth, accumulator, segment); `factors`: (inverse, lower, upper, chord, source, constant_current, start_voltage,
-    weight, constant); `scratch`: as `scratch_arrays` gives.
+    weight, constant); `droop`: None, which compiles to a kernel that knows nothing of it, or (droop row of each node or
+    -1, base, start, ramp as in `lib.grid.regulators.Droop`, limit of P of each node at the start voltage, what the
+    matrix's diagonal holds of each droop row's slope, contraction to expect of them); `scratch`: as `scratch_arrays`
+    gives.
     """
     row, start, anc, depth, acc, segment = elimination
     inverse, low, up, chord, source, ci, v0, weight, constant = factors
@@ -280,14 +350,16 @@ def solve_tiles(elimination, factors, scratch, p, q, scale, tolerance, max_itera
                 if segment[k, 2] == 1:
                     _up(first, last, iterate, some_frozen, acc, start, anc, inverse, low, frozen, c, g, a)
                 elif iterate == 1:
-                    _down_first(first, last, row, acc, p, q, col, scale, weight, constant, s, a)
+                    _down_first(first, last, row, acc, p, q, col, scale, weight, constant, droop, s, a)
                 else:
-                    _down(first, last, iterate == 2, acc, depth, start, anc, up, chord, source, ci, v0, scale,
+                    _down(first, last, iterate == 2, acc, depth, start, anc, up, chord, source, ci, v0, scale, droop,
                           s, c, g, v, d, a, peak)  # fmt: skip
-            active = _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations)
+            active = _judge(
+                iterate, max_iterations, tolerance, droop, peak, last_peak, last_ratio, a, state, iterations
+            )
         for lane in range(LANES):
             keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
         worst[:] = 0.0
-        _write(n, row, depth, start, anc, up, chord, scale, s, c, g, v, d, keep, e_tile, f_tile, worst)
+        _write(n, row, depth, start, anc, up, chord, scale, droop, s, c, g, v, d, keep, e_tile, f_tile, worst)
         for lane in range(LANES):
             mismatch_out[col + lane] = np.sqrt(worst[0, lane]) if state[lane] == CONVERGED else np.nan

@@ -8,6 +8,7 @@ import pandas as pd
 from lib.grid.estimation import estimate
 from lib.grid.network import Network
 from lib.grid.powerflow import LANES, SlotStatus, solve
+from lib.grid.regulators import IEEE_1547_PV, IEEE_1547_QV_B, Inverters, TapChangers, with_regulators
 from lib.grid.summary import Limits, Summariser
 
 
@@ -41,12 +42,22 @@ def compile_power_flow(dtype: type[np.floating]) -> None:
     p = np.zeros((2, LANES), dtype=dtype)
     p[1] = -0.1
     p[1, 0] = -20.0  # beyond what the line carries: Newton is compiled too
-    flow = solve(network, p, np.zeros_like(p))
-    assert flow.status[0] == SlotStatus.DIVERGED
-    assert flow.converged[1:].all()
-    flow.branches()
-    assert flow.vm_pu.shape == p.shape
-    summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
+    for own in (network, _regulated(network)):
+        flow = solve(own, p, np.zeros_like(p))
+        assert flow.status[0] == SlotStatus.DIVERGED
+        assert flow.converged[1:].all()
+        flow.branches()
+        assert flow.vm_pu.shape == p.shape
+        summariser.add_tile(summariser.empty(), flow.e[0], flow.f[0], flow.converged, 0)
+
+
+def _regulated(network: Network) -> Network:
+    """With an inverter, and a tap changer that has to move."""
+    zero, one = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    changer = TapChangers(
+        zero, zero, zero, -9 * one, 9 * one, zero, np.ones(1), np.zeros(1), one, np.array([1.0]), np.array([1.02])
+    )
+    return with_regulators(network, changer, Inverters.alike(one, np.array([0.02]), IEEE_1547_QV_B, IEEE_1547_PV))
 
 
 def _compile_estimation(network: Network) -> None:

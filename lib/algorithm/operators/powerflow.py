@@ -21,6 +21,7 @@ from lib.algorithm.operators._powerflow_rows import State, branch_rows, bus_rows
 from lib.algorithm.operators._tile import Tile, in_order
 from lib.grid.network import Network
 from lib.grid.powerflow import PowerFlow, SlotStatus, solve
+from lib.grid.regulation import turns
 from lib.grid.summary import LANES, TILES, DaySummary, Limits, Summariser, loading_max_percent, merge
 from lib.tables import ARROW
 from lib.tables.tiles import Slot, encode
@@ -40,7 +41,7 @@ class Partial:
     slot_end_us: NDArray[np.int64]
     """(128,) UTC end of each slot in microseconds since 1970; 0 in tiles not yet in."""
     slots: NDArray[np.int64]
-    """(4, 4) slots per tile and SlotStatus."""
+    """(4, 5) slots per tile and SlotStatus."""
     infeed_mva: NDArray[np.complex128]
     iterations: NDArray[np.int64]
     iterations_max: int
@@ -77,6 +78,7 @@ class PowerFlowOperator:
         "converged": Figure("sum", "bigint", "", "slots solved", 0),
         "newton": Figure("sum", "bigint", "", "of these by Newton's method", 0),
         "diverged": Figure("sum", "bigint", "", "slots without a solution", 0),
+        "hunting": Figure("sum", "bigint", "", "slots solved whose tap changers do not settle", 0),
         "bad": Figure("sum", "bigint", "", "slots with an injection that is no number", 0),
         "missing": Figure("sum", "bigint", "", "slots without data", 0),
         "bus_snapshots": Figure("sum", "bigint", "", "buses times slots worked on", 0),
@@ -136,11 +138,14 @@ class PowerFlowOperator:
         valid = tile.status == Slot.VALID
         used = valid & flow.converged
         e, f = flow.e[0], flow.f[0]
-        state.summariser.add_tile(partial.summary, e, f, used, first)
+        regulated = len(state.network.tap_changers) + len(state.network.inverters) > 0
+        turn = turns(state.network, flow.tap_pos.T).T if regulated else None
+        state.summariser.add_tile(partial.summary, e, f, used, first, turn)
         partial.slots[k] = np.bincount(flow.status[valid], minlength=len(SlotStatus))
         partial.slot_end_us[first : first + LANES] = tile.slot_end_us
         if used.any():
-            partial.infeed_mva[k] += state.summariser.infeed(e, f, p, q, _KW)[used].sum()
+            fed = (flow.slack_p_mw + 1j * flow.slack_q_mvar).sum(axis=0) if regulated else None
+            partial.infeed_mva[k] += (state.summariser.infeed(e, f, p, q, _KW) if fed is None else fed)[used].sum()
             partial.iterations[k] = flow.iterations[used].sum()
             partial.iterations_max = max(partial.iterations_max, int(flow.iterations[used].max()))
             partial.max_mismatch_mva = max(partial.max_mismatch_mva, float(flow.max_mismatch_mva[used].max()))
@@ -160,8 +165,8 @@ class PowerFlowOperator:
         summary, hours = partial.summary, partial.interval_s / 3600
         buses = bus_rows(summary, state, partial.slot_end_us, partial.interval_s)
         branches = branch_rows(summary, state, partial.slot_end_us, partial.interval_s)
-        ok, newton, diverged, bad = partial.slots.sum(axis=0).tolist()
-        slots, solved = day.length_s // partial.interval_s, ok + newton
+        ok, newton, diverged, bad, hunting = partial.slots.sum(axis=0).tolist()
+        slots, solved = day.length_s // partial.interval_s, ok + newton + hunting
         infeed = complex(in_order(partial.infeed_mva)) * 1e3 * hours
         loss_kwh = float(np.nansum(branches["loss_kwh"].to_numpy(zero_copy_only=False)))
         result = {
@@ -179,6 +184,7 @@ class PowerFlowOperator:
         loading = loading_max_percent(summary)
         figures = {
             "networks": 1, "snapshots": slots, "converged": solved, "newton": newton, "diverged": diverged, "bad": bad,
+            "hunting": hunting,
             "missing": slots - solved - diverged - bad,
             "bus_snapshots": state.network.n_bus * (solved + diverged + bad),
             "loss_kwh": result["loss_kwh"], "infeed_kwh": result["infeed_p_kwh"],
