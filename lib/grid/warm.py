@@ -10,6 +10,7 @@ from lib.grid.network import Network
 from lib.grid.powerflow import LANES, SlotStatus, solve
 from lib.grid.regulators import IEEE_1547_PV, IEEE_1547_QV_B, Inverters, TapChangers, with_regulators
 from lib.grid.summary import Limits, Summariser
+from lib.grid.three_phase import PhaseNetwork, SequenceNetwork, solve_three_phase
 
 
 def two_bus_network() -> Network:
@@ -32,6 +33,7 @@ def compile_all() -> None:
     """Runs each kernel once on two buses, for every type of array that jobs hand it."""
     for dtype in (np.float32, np.float64):
         compile_power_flow(dtype)
+        _compile_three_phase(dtype)
     _compile_estimation(two_bus_network())
 
 
@@ -58,6 +60,21 @@ def _regulated(network: Network) -> Network:
         zero, zero, zero, -9 * one, 9 * one, zero, np.ones(1), np.zeros(1), one, np.array([1.0]), np.array([1.02])
     )
     return with_regulators(network, changer, Inverters.alike(one, np.array([0.02]), IEEE_1547_QV_B, IEEE_1547_PV))
+
+
+def _compile_three_phase(dtype: type[np.floating]) -> None:
+    positive = two_bus_network()
+    none = np.zeros((2, 3), dtype=complex)
+    sequence = SequenceNetwork(
+        positive=positive, branch_y0_pu=positive.branch_y_pu / 4, y0_shunt_pu=np.zeros(2, dtype=complex),
+        source_y2_pu=np.array([-10j]), source_y0_pu=np.array([-10j]),
+        z_wye_mva=none, i_wye_mva=none, z_delta_mva=none, i_delta_mva=none,
+    )  # fmt: skip
+    p = np.zeros((2, 3, LANES), dtype=dtype)
+    p[1] = -0.03
+    for network in (sequence, PhaseNetwork.from_sequence(sequence, {})):
+        flow = solve_three_phase(network, p, np.zeros_like(p))
+        assert flow.converged.all()
 
 
 def _compile_estimation(network: Network) -> None:
