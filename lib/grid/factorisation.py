@@ -88,7 +88,7 @@ class Factorisation:
 
     def solve(self, current: NDArray[np.complex128]) -> NDArray[np.complex128]:
         """(n,) change of voltage that a change of current (n,), both in node order, makes about the typical load."""
-        return _solve_complex((self.diagonal_inverse, self.lower, self.upper), self.elimination, current)
+        return solve_complex((self.diagonal_inverse, self.lower, self.upper), self.elimination, current)
 
 
 def admittance_matrix(network: Network) -> sp.csr_matrix:
@@ -143,16 +143,16 @@ def factorise(network: Network, elimination: Elimination | None = None) -> Facto
     order = np.searchsorted(rows, elimination.row)
     inner = inner[order][:, order].tocsr()
     source = source[order]
-    diagonal, lower, upper = _coupling(inner, elimination)
+    diagonal, lower, upper = coupling(inner, elimination)
 
     s = network.s_typical_mva[elimination.row] if len(network.s_typical_mva) else np.zeros(elimination.n, dtype=complex)
-    plain = _numeric(elimination, diagonal, lower, upper, np.zeros(elimination.n, dtype=complex))
-    _check(plain, elimination, inner, source, network)
+    plain = numeric(elimination, diagonal, lower, upper, np.zeros(elimination.n, dtype=complex))
+    check(plain, elimination, inner, source, network)
     voltage = _typical_voltage(plain, elimination, s, source)
     if len(network.pv_row):  # Newton's start: what generators hold, at angles from active power alone
         voltage, s = linear_start(network, elimination.row, loaded=True), np.zeros_like(s)
     elif voltage is None:  # no solution at the typical load: start from no load instead
-        voltage, s = _solve_complex(plain, elimination, source), np.zeros_like(s)
+        voltage, s = solve_complex(plain, elimination, source), np.zeros_like(s)
     node, droop = _droop_at(network, elimination)
     slope = np.zeros_like(s)
     if droop is not None and not len(network.pv_row):
@@ -160,7 +160,7 @@ def factorise(network: Network, elimination: Elimination | None = None) -> Facto
         slope[node] = 0.5j * droop.mean_slope() / np.abs(voltage[node])
     # The slope k of Q(V): d conj(jQ/V) = -(A dV + B conj(dV)) with A = jk / 2|V| and B = A V/conj(V), k falling.
     chord = np.conj(s) / np.conj(voltage) ** 2 + slope * voltage / np.conj(voltage)
-    inverse, low, up = _numeric(elimination, diagonal + slope, lower, upper, chord)
+    inverse, low, up = numeric(elimination, diagonal + slope, lower, upper, chord)
     if not all(np.isfinite(a).all() for a in (inverse, low, up)):
         inverse, low, up = plain
         chord, slope = np.zeros_like(chord), np.zeros_like(slope)
@@ -184,7 +184,7 @@ def _complex(pairs: NDArray[np.float64]) -> NDArray[np.complex128]:
     return pairs[:, 0] + 1j * pairs[:, 1]
 
 
-def _coupling(y: sp.csr_matrix, e: Elimination):
+def coupling(y: sp.csr_matrix, e: Elimination):
     """Diagonal and the entries of Y on the factors' pattern (zero where fill will come)."""
     node = np.repeat(np.arange(e.n), np.diff(e.start))
     real = e.ancestor < e.n
@@ -201,7 +201,7 @@ def _blocks(z: NDArray[np.complex128]) -> NDArray[np.float64]:
     return np.stack([z.real, -z.imag, z.imag, z.real], axis=-1)
 
 
-def _numeric(e: Elimination, diagonal, lower, upper, chord):
+def numeric(e: Elimination, diagonal, lower, upper, chord):
     d = _blocks(diagonal) + np.stack([chord.real, chord.imag, chord.imag, -chord.real], axis=-1)
     low, up = _blocks(lower), _blocks(upper)
     inverse = np.empty_like(d)
@@ -268,7 +268,7 @@ def _substitute(start, ancestor, inverse, low, up, x):
             x[i, 1] -= up[k, 2] * x[j, 0] + up[k, 3] * x[j, 1]
 
 
-def _solve_complex(factors, e: Elimination, rhs: NDArray[np.complex128]) -> NDArray[np.complex128]:
+def solve_complex(factors, e: Elimination, rhs: NDArray[np.complex128]) -> NDArray[np.complex128]:
     x = np.zeros((e.n + 1, 2))
     x[: e.n, 0], x[: e.n, 1] = rhs.real, rhs.imag
     inverse, low, up = factors
@@ -277,9 +277,9 @@ def _solve_complex(factors, e: Elimination, rhs: NDArray[np.complex128]) -> NDAr
 
 
 def _typical_voltage(factors, e: Elimination, s, source) -> NDArray[np.complex128] | None:
-    v = _solve_complex(factors, e, source)
+    v = solve_complex(factors, e, source)
     for _ in range(_TYPICAL_ITERATIONS):
-        new = _solve_complex(factors, e, source + np.conj(s / v))
+        new = solve_complex(factors, e, source + np.conj(s / v))
         change = np.abs(new - v).max(initial=0.0)
         v = new
         if change < 1e-9:
@@ -307,7 +307,7 @@ def _with_droop(factors, e: Elimination, s, source, voltage, node, droop: Droop)
         q = (q + made) / 2  # halved, so that steep characteristics settle too
         with_q = s.copy()
         with_q[node] = np.minimum(s[node].real, limit) + 1j * (s[node].imag + q)
-        v = _solve_complex(factors, e, source + np.conj(with_q / v))
+        v = solve_complex(factors, e, source + np.conj(with_q / v))
         if not (np.abs(v - voltage) < _TYPICAL_DROOP_PU).all():
             return voltage, s
     return v, with_q
@@ -317,7 +317,7 @@ def _droop_arrays(droop: Droop, node, slope, voltage, factors, e: Elimination) -
     of, limit = np.full(e.n, -1), np.full(e.n, np.inf)
     of[node], limit[node] = np.arange(len(node)), droop.at(np.abs(voltage[node]))[1]
     # All inverters on the steepest or the flattest part of Q(V), and their voltages 1 pu off: what a step leaves of it.
-    change = _solve_complex(factors, e, -2 * slope * voltage)
+    change = solve_complex(factors, e, -2 * slope * voltage)
     left = np.abs((voltage.conj() * change).real / np.abs(voltage)).max()
     return of, droop.base, droop.start, droop.ramp, limit, _pairs(slope[node]), float(min(left, _LARGEST_CONTRACTION))
 
@@ -349,11 +349,11 @@ def linear_start(network: Network, rows: NDArray[np.int64], *, loaded: bool) -> 
     return (magnitude * np.exp(1j * np.nan_to_num(angle)))[rows]
 
 
-def _check(factors, e: Elimination, y: sp.csr_matrix, source, network: Network) -> None:
+def check(factors, e: Elimination, y: sp.csr_matrix, source, network: Network) -> None:
     """Elimination is not pivoted, so what it yields is held against the matrix."""
     if not e.n:
         return
-    x = _solve_complex(factors, e, source)
+    x = solve_complex(factors, e, source)
     residual = np.abs(y @ x - source) / (abs(y) @ np.abs(x) + np.abs(source) + 1e-300)
     broken = ~np.isfinite(factors[0]).all(axis=1)
     bad = broken if broken.any() else ~(residual <= _RESIDUAL_LIMIT)

@@ -36,8 +36,8 @@ class SlotStatus(enum.IntEnum):
     """Converged at the taps given, but tap changers move in a circle: no position of theirs lies in every band."""
 
 
-_STATUS = np.full(sweep.PADDING + 1, SlotStatus.DIVERGED, dtype=np.uint8)
-_STATUS[sweep.CONVERGED], _STATUS[sweep.BAD_INPUT] = SlotStatus.OK, SlotStatus.BAD_INPUT
+STATUS = np.full(sweep.PADDING + 1, SlotStatus.DIVERGED, dtype=np.uint8)
+STATUS[sweep.CONVERGED], STATUS[sweep.BAD_INPUT] = SlotStatus.OK, SlotStatus.BAD_INPUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +260,7 @@ def _solve(
             pt[:, : n - whole * LANES], qt[:, : n - whole * LANES] = p[:, tail], q[:, tail]
             rest = [a[tail] for a in outputs]
             sweep.solve_tiles(*given, pt, qt, *arguments, 0, 1, n - whole * LANES, e[whole:], f[whole:], *rest)
-    result.status[:], result.iterations[:] = _STATUS[state[:n]], iterations[:n]
+    result.status[:], result.iterations[:] = STATUS[state[:n]], iterations[:n]
     result.max_mismatch_mva[:] = mismatch[:n]
     lost = np.flatnonzero(state[:n] == sweep.EJECTED)
     e[:, network.fixed_row] = network.fixed_v_pu.real[:, None]

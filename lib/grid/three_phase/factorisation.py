@@ -90,6 +90,8 @@ def factorise(network: SequenceNetwork) -> SequenceFactors:
     positive = network.positive
     if len(positive.pv_row):
         raise ValueError(f"{network.source}: voltage-controlled generators have no unbalanced model")
+    if len(positive.tap_changers) or len(positive.inverters):
+        raise ValueError(f"{network.source}: regulators have no unbalanced model: make the network without them")
     base = positive.factorisation
     rows = np.flatnonzero(base.energised)
     y0, y1, y2 = (y[rows][:, rows].tocsr() for y in sequence_matrices(network))

@@ -38,7 +38,7 @@ def network_from_pandapower(net: Any) -> SequenceNetwork:
     vk0/vkr0_percent (zero means the positive sequence's), mag0_percent, mag0_rx, si0_hv_partial, optionally rn_ohm
     and xn_ohm; ext_grid s_sc_max_mva, rx_max, x0x_max, r0x0_max; impedance rft0_pu and its like.
     `assume_zero_sequence` fills what is missing. Transformers are T circuits. Loads' const_z/const_i shares count
-    load by load, their `type` "delta" is between phases, anything else between phase and neutral.
+    load by load, their `type` "delta" is between phases, anything else between phase and neutral. Controllers are left out: taps stay where they are.
 
     Raises ValueError for what cannot be represented, naming every such element.
     """
@@ -88,7 +88,7 @@ def _list(index: Any) -> str:
 
 
 def _shares_apart(net: Any) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
-    """The net with constant-power loads only, and what its loads consume at 1 pu as impedances and as currents."""
+    """The net with constant-power loads and no controllers, and what loads consume at 1 pu as impedances, as currents."""
     load = net.load.copy()
     active = load.in_service.astype(bool) * load.scaling
     parts = []
@@ -96,10 +96,10 @@ def _shares_apart(net: Any) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
         p, q = (load.get(f"const_{share}_{x}_percent", 0.0) for x in ("p", "q"))
         s = active * (load.p_mw * p + 1j * load.q_mvar * q) / 100
         parts.append(pd.DataFrame({"bus": load.bus, "type": load.type, "s_mva": s}))
-    plain = type(net)(net)  # shallow: only the load table is another
+    plain = type(net)(net)  # shallow: only two tables are others
     for column in ("const_z_p_percent", "const_i_p_percent", "const_z_q_percent", "const_i_q_percent"):
         load[column] = 0.0
-    plain["load"] = load
+    plain["load"], plain["controller"] = load, net.controller[:0]
     return plain, parts[0], parts[1]
 
 
