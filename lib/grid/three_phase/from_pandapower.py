@@ -38,7 +38,8 @@ def network_from_pandapower(net: Any) -> SequenceNetwork:
     vk0/vkr0_percent (zero means the positive sequence's), mag0_percent, mag0_rx, si0_hv_partial, optionally rn_ohm
     and xn_ohm; ext_grid s_sc_max_mva, rx_max, x0x_max, r0x0_max; impedance rft0_pu and its like.
     `assume_zero_sequence` fills what is missing. Transformers are T circuits. Loads' const_z/const_i shares count
-    load by load, their `type` "delta" is between phases, anything else between phase and neutral. Controllers are left out: taps stay where they are.
+    load by load, their `type` "delta" is between phases, anything else between phase and neutral. Controllers are
+    left out: taps stay where they are.
 
     Raises ValueError for what cannot be represented, naming every such element.
     """
@@ -88,7 +89,7 @@ def _list(index: Any) -> str:
 
 
 def _shares_apart(net: Any) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
-    """The net with constant-power loads and no controllers, and what loads consume at 1 pu as impedances, as currents."""
+    """The net with constant-power loads and no controllers; what loads consume at 1 pu as impedances and as currents."""
     load = net.load.copy()
     active = load.in_service.astype(bool) * load.scaling
     parts = []
