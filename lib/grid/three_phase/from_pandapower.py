@@ -89,7 +89,7 @@ def _list(index: Any) -> str:
 
 
 def _shares_apart(net: Any) -> tuple[Any, pd.DataFrame, pd.DataFrame]:
-    """The net with constant-power loads and no controllers; what loads consume at 1 pu as impedances and as currents."""
+    """The net with constant-power loads, without controllers; what loads take at 1 pu as impedances and as currents."""
     load = net.load.copy()
     active = load.in_service.astype(bool) * load.scaling
     parts = []
