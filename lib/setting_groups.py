@@ -118,6 +118,18 @@ class SolveSettings(Group):
         return self
 
 
+class EstimateSettings(Group):
+    power_class_percent: float = Field(1, gt=0, le=100, description="active power: class, limit in % of the reading")
+    reactive_class_percent: float = Field(2, gt=0, le=100, description="reactive power: limit in % of the reading")
+    voltage_class_percent: float = Field(0.5, gt=0, le=100, description="voltage: limit in % of the nominal one")
+    power_floor_kw: float = Field(0.05, gt=0, description="a power's limit of error is no less, kW or kvar")
+    pseudo_percent: float = Field(50, gt=0, description="standard deviation of powers that are missing, % of the mean")
+    set_point_percent: float = Field(1, gt=0, le=100, description="limit of the error of the model's set-points, %")
+    bad_data_alpha: float = Field(0.005, gt=0, lt=1, description="probability that a clean snapshot loses a value")
+    tolerance: float = Field(1e-8, gt=0, le=1e-3, description="bound of the voltage error, per unit")
+    max_iterations: int = Field(30, ge=1, description="linear solves before a snapshot gets a matrix of its own")
+
+
 class LineLossSettings(Group):
     normal_urban_percent: float = Field(7, ge=0, le=100, description="highest normal loss of an urban area")
     normal_rural_percent: float = Field(10, ge=0, le=100, description="highest normal loss of any other area")

@@ -22,6 +22,7 @@ from lib.errors import SettingsError
 from lib.setting_groups import (
     BaselineSettings,
     DemoSettings,
+    EstimateSettings,
     IngestSettings,
     LakeSettings,
     LandingSettings,
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     landing: LandingSettings = LandingSettings()
     ingest: IngestSettings = IngestSettings()
     solve: SolveSettings = SolveSettings()
+    estimate: EstimateSettings = EstimateSettings()
     mining: MiningSettings = MiningSettings()
     preload: PreloadSettings = PreloadSettings()
     baseline: BaselineSettings = BaselineSettings()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs import selection
+from jobs.powerflow import _cells
 
 if TYPE_CHECKING:
     from lib.job import JobContext, JobResult
@@ -25,28 +26,9 @@ def options() -> list[click.Option]:
 
 
 def plan(settings: Settings, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cells of each region, from the tables' logs alone."""
     from lib.algorithm.operators.powerflow import PowerFlowOperator
-    from lib.fusion import step
-    from lib.tables import Lake
 
-    operator = PowerFlowOperator.from_settings(settings)
-    found = step.plan(Lake(settings.lake.path), settings, operator, selection.chosen(options))
-    rows = []
-    for region in sorted({cell.region for cell in found.cells}):
-        cells = [cell for cell in found.cells if cell.region == region]
-        rows.append(
-            {
-                "region": region,
-                "from": cells[0].date,
-                "to": cells[-1].date,
-                "days": len(cells),
-                "files": sum(len(cell.files) for cell in cells),
-                "rows": sum(cell.rows or 0 for cell in cells),
-                "megabytes": round(sum(cell.size for cell in cells) / 1e6, 1),
-            }
-        )
-    return rows
+    return _cells.planned(settings, PowerFlowOperator.from_settings(settings), options)
 
 
 def run(context: JobContext) -> JobResult:

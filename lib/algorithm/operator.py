@@ -7,7 +7,7 @@ session and opens no file, so that any engine can run it: `lib.calculation` hand
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -24,7 +24,10 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True)
 class Rejected:
-    """Pointer to what could not be used: `key` finds it in `table`, `rows` says how many rows it stands for."""
+    """Pointer to what could not be used: `key` finds it in `table`, `rows` says how many rows it stands for.
+
+    Of a second table (`Beside`) rows is 0: only rows of the operator's own table are counted.
+    """
 
     table: str
     key: Mapping[str, Any]
@@ -40,6 +43,8 @@ class Day:
     region: str
     date: date
     length_s: int
+    beside: pa.Table | None = field(default=None, compare=False)
+    """In `map` of an operator with a `Beside`: that table's rows of the group, sorted by their key."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,20 @@ class Side:
     columns: tuple[str, ...]
     valid: tuple[str, str]
     optional: bool = False
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A second table of the cell, partitioned by region and date too: `map` finds the group's rows in `Day.beside`.
+
+    They are those with the group's values in the columns `on`; a group may have none, a lake no such table. All of a
+    group's rows come with every block, so they should be few.
+    """
+
+    table: str
+    columns: tuple[str, ...]
+    on: tuple[str, ...]
+    key: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,7 @@ class Operator(Protocol):
 
     Rows of `table` with equal `group` columns within a cell are one group; `key` tells rows of a group apart. The
     partial of a cell is a table of one row per group: the group's columns and `figures`; partials of several cells
-    combine figure by figure (`lib.algorithm.figures`).
+    combine figure by figure (`lib.algorithm.figures`). An operator may also name a second table, `beside: Beside`.
     """
 
     name: ClassVar[str]
@@ -120,10 +139,18 @@ class Operator(Protocol):
         """Partials to check the laws of `merge` with, made without a lake."""
 
 
+def beside(operator: Any) -> Beside | None:
+    """The operator's second table, if it reads one."""
+    return getattr(operator, "beside", None)
+
+
 def inputs(operator: Any) -> dict[str, tuple[str, ...]]:
     """Columns that count of each input table, sorted: what the operator reads, and what decides whether it does."""
     found = {operator.table: tuple(sorted({*operator.group, *operator.key, *operator.columns}))}
     side = operator.side
     if side is not None:
         found[side.table] = tuple(sorted({*operator.group, *side.valid, *side.columns}))
+    second = beside(operator)
+    if second is not None:
+        found[second.table] = tuple(sorted({*second.on, *second.key, *second.columns}))
     return found

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
 
 from lib.algorithm import operators as folder
-from lib.algorithm.operator import Operator, inputs
+from lib.algorithm.operator import Operator, beside, inputs
 from lib.tables import TABLES
 
 _LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -98,7 +98,7 @@ def listing(name: str | None = None) -> dict[str, list[dict[str, Any]]]:
     each = _description(operator_class(name))
     tables = {"operator": [{key: each[key] for key in ("name", "version", "what")}]}
     reads = [{"table": each["table"], "columns": each["columns"], "rows": f"one group per {_list(each['group'])}"}]
-    reads += [side | {"rows": "one per group, valid on the day"} for side in each["side"]]
+    reads += each["side"]
     tables["reads"] = [row | {"columns": _list(row["columns"])} for row in reads]
     tables["parameters"] = each["parameters"]
     tables["figures"] = [
@@ -140,11 +140,21 @@ def _description(cls: Any) -> dict[str, Any]:
         "table": cls.table,
         "columns": list(reads.pop(cls.table)),
         "group": list(cls.group),
-        "side": [{"table": table, "columns": list(columns)} for table, columns in reads.items()],
+        "side": [
+            {"table": table, "columns": list(columns), "rows": _rows_beside(cls, table)}
+            for table, columns in reads.items()
+        ],
         "parameters": _parameters(_model(cls)),
         "figures": [{"figure": name} | dataclasses.asdict(figure) for name, figure in cls.figures.items()],
         "outputs": list(outputs),
     }
+
+
+def _rows_beside(cls: Any, table: str) -> str:
+    second = beside(cls)
+    if second is not None and second.table == table:
+        return f"those of the day with the group's {_list(second.on)}"
+    return "one per group, valid on the day"
 
 
 def _model(cls: Any) -> type[BaseModel]:

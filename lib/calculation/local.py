@@ -68,7 +68,7 @@ def run(
     if not blocks:
         return []
     roots = {table: lake.path(table) for table in operator.outputs}
-    work = Work(operator, plan.root, plan.side_root, roots, memory_bytes, hash_only)
+    work = Work(operator, plan.root, plan.side_root, roots, memory_bytes, hash_only, plan.beside_root)
     if plan.table in plan.reasons:
         cells = [cell for block in blocks for cell in block]
         reports = scan.run(spark, lake, work, plan, cells, len(blocks))

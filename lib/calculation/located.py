@@ -59,6 +59,7 @@ class Cell:
     length_s: int
     files: tuple[File, ...]
     side_files: tuple[File, ...]
+    beside_files: tuple[File, ...] = ()
     hosts: tuple[str, ...] = ()
     recorded: Mapping[str, str] = field(default_factory=dict)
     """Digests of inputs, by table, that still stand."""
@@ -80,7 +81,7 @@ class Cell:
     @classmethod
     def from_json(cls, text: str) -> Cell:
         values = json.loads(text)
-        for name in ("files", "side_files"):
+        for name in ("files", "side_files", "beside_files"):
             values[name] = tuple(File(**file) for file in values[name])
         values["date"] = date.fromisoformat(values["date"])
         known = {digest: tuple(files) for digest, files in values["known"].items()}
@@ -91,7 +92,7 @@ class Cell:
 class Plan:
     """A pinned snapshot: versions by table, cells in order of region and date, why files cannot be read directly.
 
-    side, side_root: empty without a side input.
+    side, side_root, beside, beside_root: empty without such an input.
     """
 
     table: str
@@ -104,8 +105,12 @@ class Plan:
     cells: tuple[Cell, ...]
     side_files: Mapping[str, tuple[File, ...]] = field(default_factory=dict)
     """By region."""
+    beside: str = ""
+    beside_root: str = ""
+    beside_files: Mapping[tuple[str, date], tuple[File, ...]] = field(default_factory=dict)
+    """By region and date."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """By table; empty where workers read the files of both."""
+    """By table; empty where workers read the files of all."""
 
 
 def open_table(lake: Lake, name: str, version: int | None = None) -> DeltaTable:
@@ -127,23 +132,30 @@ def open_table(lake: Lake, name: str, version: int | None = None) -> DeltaTable:
 
 
 def plan(
-    lake: Lake, table: str, side: str | None, length_s: Callable[[str, date], int], selection: Selection | None = None
-) -> Plan:
-    """The selected cells of `table` (all by default), with the files of `side` for each region.
+    lake: Lake, table: str, side: str | None, length_s: Callable[[str, date], int],
+    selection: Selection | None = None, beside: str | None = None,
+) -> Plan:  # fmt: skip
+    """The selected cells of `table` (all by default), with the files of `side` for their region and of `beside`.
 
     length_s: length of a region's civil day. Where a table's files must not be read directly, `Plan.reasons` says why
     and `lib.calculation.scan` finds the cells. Raises GridsinkError where a log cannot be read.
     """
     selection = selection or Selection()
-    snapshots = {name: open_table(lake, name) for name in (table, side) if name}
+    snapshots = {name: open_table(lake, name) for name in (table, side, beside) if name}
     found = {name: not_located(snapshot, name) for name, snapshot in snapshots.items()}
     reasons = {name: reason for name, reason in found.items() if reason}
     side_lists: dict[str, list[File]] = {}
+    beside_lists: dict[tuple[str, date], list[File]] = {}
     cells: dict[tuple[str, date], list[File]] = {}
     if side and side not in reasons:
         for region, _, file in _files(snapshots[side]):
             side_lists.setdefault(region, []).append(file)
     side_files = {region: _sorted(files) for region, files in side_lists.items()}
+    if beside and beside not in reasons:
+        for region, day, file in _files(snapshots[beside]):
+            if selection.wants(region, day):
+                beside_lists.setdefault((region, day), []).append(file)
+    beside_files = {key: _sorted(files) for key, files in beside_lists.items()}
     if table not in reasons:
         for region, day, file in _files(snapshots[table]):
             if selection.wants(region, day):
@@ -153,11 +165,13 @@ def plan(
         {name: snapshot.version() for name, snapshot in snapshots.items()},
         {name: str(snapshot.metadata().id) for name, snapshot in snapshots.items()},
         tuple(
-            Cell(region, day, length_s(region, day), _sorted(files), side_files.get(region, ()))
+            Cell(
+                region, day, length_s(region, day), _sorted(files), side_files.get(region, ()),
+                beside_files.get((region, day), ()),
+            )
             for (region, day), files in sorted(cells.items())
         ),
-        side_files,
-        reasons,
+        side_files, beside or "", lake.path(beside) if beside else "", beside_files, reasons,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lib.algorithm.operator import Operator, inputs
+from lib.calculation.beside import BesideRows, beside_rows
 from lib.calculation.located import Cell
 from lib.calculation.rows import Corrupt, FileRows, Key
 from lib.calculation.side import SideRows, side_rows
@@ -34,11 +35,17 @@ class Opened:
 
 @dataclass(frozen=True)
 class Group:
-    """A group of rows begins; keys: its rows' key columns."""
+    """A group of rows begins; keys: its rows' key columns. beside: its rows of the second table, if the operator has
+    one; problem: why those cannot be decoded."""
 
     key: Key
     keys: pa.Table
-    size: int = 0
+    beside: pa.Table | None = None
+    problem: Corrupt | None = None
+
+    @property
+    def size(self) -> int:
+        return 0 if self.beside is None else int(self.beside.nbytes)
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,9 @@ Event = Opened | Group | Block | Closed
 
 
 def read_cell(
-    operator: Operator, cell: Cell, root: str, side_root: str, result_roots: Mapping[str, str], hash_only: bool = False
-) -> Iterator[Event]:
+    operator: Operator, cell: Cell, root: str, side_root: str, result_roots: Mapping[str, str],
+    hash_only: bool = False, beside_root: str = "",
+) -> Iterator[Event]:  # fmt: skip
     """A cell's events. hash_only: its digests alone, no rows."""
     source = FileRows(filesystem(root), cell.files, operator.group, inputs(operator)[operator.table], operator.key)
     hashing = Hashing(operator, cell)
@@ -82,7 +90,9 @@ def read_cell(
     try:
         side = side_rows(operator, side_root, cell.side_files)
         yield Opened(cell, side)
+        second = beside_rows(operator, beside_root, cell.beside_files)
         hashing.side(side)
+        hashing.beside(second)
         if hash_only or cell.known:
             hashing.rows(source)
             digest = hashing.cell_digest()
@@ -94,7 +104,7 @@ def read_cell(
                 yield Closed(hashing.inputs, found, note, None, source.bytes_read, tuple(source.corrupt))
                 return
         for key, places in source.index().items():
-            yield Group(key, pa.concat_tables([small for _, small in places]))
+            yield group(operator, key, pa.concat_tables([small for _, small in places]), second)
             for place, _ in places:
                 try:
                     rows = source.read(place)
@@ -110,6 +120,16 @@ def read_cell(
     if source.corrupt:
         hashing.failed()
     yield Closed(hashing.finish(), None, note, None, source.bytes_read, tuple(source.corrupt))
+
+
+def group(operator: Operator, key: Key, keys: pa.Table, second: BesideRows | None) -> Group:
+    """The event of a group, with its rows of the second table."""
+    if second is None:
+        return Group(key, keys)
+    try:
+        return Group(key, keys, second.of(dict(zip(operator.group, key, strict=True))))
+    except Corrupt as e:
+        return Group(key, keys, problem=e)
 
 
 @dataclass
@@ -128,6 +148,10 @@ class Hashing:
     def side(self, side: SideRows | None) -> None:
         if side is not None and side.table not in self.inputs:
             self.inputs[side.table] = side.digest(self.cell.date)
+
+    def beside(self, second: BesideRows | None) -> None:
+        if second is not None and second.table not in self.inputs:
+            self.inputs[second.table] = second.digest()
 
     def add(self, rows: pa.Table) -> None:
         if self._digests is not None:

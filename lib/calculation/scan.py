@@ -16,8 +16,9 @@ from pyspark.sql import functions as F
 
 from lib.algorithm.formula import Formula
 from lib.algorithm.operator import Operator, inputs
+from lib.calculation.beside import beside_rows
 from lib.calculation.located import Cell, File, Plan, Selection
-from lib.calculation.reading import Block, Closed, Event, Group, Hashing, Opened
+from lib.calculation.reading import Block, Closed, Event, Hashing, Opened, group
 from lib.calculation.side import side_rows
 from lib.calculation.storage import filesystem
 from lib.calculation.worker import REPORT_DDL, Work, calculate
@@ -31,29 +32,52 @@ def complete(
     spark: SparkSession, lake: Lake, operator: Operator | Formula, plan: Plan, length_s: Callable[[str, date], int],
     staging: str, selection: Selection,
 ) -> Plan:  # fmt: skip
-    """A plan whose files could not be used, made usable: cells found by Spark, side rows staged as files.
+    """A plan whose files could not be used, made usable: cells found by Spark, rows of other tables staged as files.
 
-    staging: folder for the side rows, which every worker must be able to open.
+    staging: folder for those rows, which every worker must be able to open.
     """
     for reason in plan.reasons.values():
         _log.warning("%s: reading it through Spark's Delta scan", reason)
-    side_files = dict(plan.side_files)
+    side_files, beside_files = dict(plan.side_files), dict(plan.beside_files)
     if plan.side in plan.reasons:
-        side = lake.read(spark, plan.side, plan.versions[plan.side])
-        chosen = side.select("region", *inputs(operator)[plan.side])
-        chosen.write.mode("overwrite").partitionBy("region").option("compression", "uncompressed").parquet(staging)
-        plan = replace(plan, side_root=staging)
-        infos = filesystem(staging).get_file_info(fs.FileSelector("", recursive=True))
-        for info in sorted(infos, key=lambda info: info.path):
-            if info.type == fs.FileType.File and info.path.endswith(".parquet"):
-                region = unquote(info.path.partition("/")[0].removeprefix("region="))
-                side_files[region] = (*side_files.get(region, ()), File(info.path, info.size))
+        plan = replace(plan, side_root=f"{staging}/side")
+        rows = lake.read(spark, plan.side, plan.versions[plan.side]).select("region", *inputs(operator)[plan.side])
+        for (region,), files in _staged(rows, ("region",), plan.side_root).items():
+            side_files[region] = files
+    if plan.beside in plan.reasons:
+        plan = replace(plan, beside_root=f"{staging}/beside")
+        rows = lake.read(spark, plan.beside, plan.versions[plan.beside])
+        rows = _selected(rows.select("region", "date", *inputs(operator)[plan.beside]), selection)
+        for (region, day), files in _staged(rows, ("region", "date"), plan.beside_root).items():
+            beside_files[region, date.fromisoformat(day)] = files
     if plan.table in plan.reasons:
         found = lake.read(spark, plan.table, plan.versions[plan.table]).select("region", "date").distinct().collect()
         days = sorted((r["region"], r["date"]) for r in found if selection.wants(r["region"], r["date"]))
-        cells = tuple(Cell(region, day, length_s(region, day), (), side_files.get(region, ())) for region, day in days)
-        return replace(plan, cells=cells)
-    return replace(plan, cells=tuple(replace(c, side_files=side_files.get(c.region, ())) for c in plan.cells))
+        plan = replace(plan, cells=tuple(Cell(region, day, length_s(region, day), (), ()) for region, day in days))
+    cells = tuple(
+        replace(c, side_files=side_files.get(c.region, ()), beside_files=beside_files.get((c.region, c.date), ()))
+        for c in plan.cells
+    )
+    return replace(plan, cells=cells)
+
+
+def _selected(rows: DataFrame, selection: Selection) -> DataFrame:
+    if selection.regions:
+        rows = rows.where(F.col("region").isin(*selection.regions))
+    if selection.first is not None:
+        rows = rows.where(F.col("date") >= F.lit(selection.first))
+    return rows if selection.last is None else rows.where(F.col("date") <= F.lit(selection.last))
+
+
+def _staged(rows: DataFrame, by: tuple[str, ...], folder: str) -> dict[tuple[str, ...], tuple[File, ...]]:
+    """The rows written as files, which are told by the values of the columns `by`."""
+    rows.write.mode("overwrite").partitionBy(*by).option("compression", "uncompressed").parquet(folder)
+    found: dict[tuple[str, ...], tuple[File, ...]] = {}
+    for info in sorted(filesystem(folder).get_file_info(fs.FileSelector("", recursive=True)), key=lambda it: it.path):
+        if info.type == fs.FileType.File and info.path.endswith(".parquet"):
+            key = tuple(unquote(part.partition("=")[2]) for part in info.path.split("/")[:-1])
+            found[key] = (*found.get(key, ()), File(info.path, info.size))
+    return found
 
 
 def run(spark: SparkSession, lake: Lake, work: Work, plan: Plan, chosen: Sequence[Cell], tasks: int) -> DataFrame:
@@ -92,15 +116,17 @@ def read_rows(work: Work, cell: Cell, rows: Iterable[tuple[tuple, pa.Table]]) ->
     """Events of a cell whose rows come from Spark; the group's rows are brought together."""
     operator, read = work.operator, 0
     side = side_rows(operator, work.side_root, cell.side_files)
+    second = beside_rows(operator, work.beside_root, cell.beside_files)
     hashing = Hashing(operator, cell)
     yield Opened(cell, side)
     hashing.side(side)
+    hashing.beside(second)
     for key, some in groupby(rows, lambda row: row[0]):
         block = pa.concat_tables([row for _, row in some])
         read += block.nbytes
         hashing.add(block)
         if not work.hash_only:
-            yield Group(key[2:], block.select(list(operator.key)))
+            yield group(operator, key[2:], block.select(list(operator.key)), second)
             yield Block(block)
     inputs = hashing.finish()
     # Rows come by once: what is found to be known has been calculated by now, and is told as calculated.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from lib.calculation.located import Cell
 from lib.calculation.memory import Gauge
 from lib.calculation.parts import Part, PartWriter, WriteFailed
 from lib.calculation.reading import Block, Closed, Event, Group, Opened, read_ahead, read_cell
-from lib.calculation.rows import Corrupt, Key
+from lib.calculation.rows import Corrupt
 from lib.calculation.storage import is_local
 from lib.tables import ARROW
 from lib.tables.digest import cell_digest
@@ -45,6 +45,7 @@ class Work:
     result_roots: Mapping[str, str]
     memory_bytes: int
     hash_only: bool = False
+    beside_root: str = ""
 
 
 @dataclass
@@ -75,7 +76,7 @@ class CellRun:
         """Calculates with one event. Raises WriteFailed."""
         if isinstance(event, Group):
             self._end_group()
-            self._group = _GroupRun(self, event.key, event.keys)
+            self._group = _GroupRun(self, event)
         elif self._group is not None:
             self._group.add(event)
 
@@ -124,10 +125,11 @@ class CellRun:
 class _GroupRun:
     """One group of a cell: its rows come block by block."""
 
-    def __init__(self, run: CellRun, key: Key, keys: pa.Table) -> None:
+    def __init__(self, run: CellRun, event: Group) -> None:
         self.run, self.operator = run, run.operator
-        self.group = dict(zip(self.operator.group, key, strict=True))
-        self.rows = [self.group | row for row in keys.select(list(self.operator.key)).to_pylist()]
+        self.day = replace(run.day, beside=event.beside)
+        self.group = dict(zip(self.operator.group, event.key, strict=True))
+        self.rows = [self.group | row for row in event.keys.select(list(self.operator.key)).to_pylist()]
         run.rows_in += len(self.rows)
         self.partial: Any = None
         self.rejected: list[Rejected] = []
@@ -137,7 +139,9 @@ class _GroupRun:
             self.times[repr(row)] = self.times.get(repr(row), 0) + 1
         self.twice = {row for row, n in self.times.items() if n > 1}
         try:
-            self.state = side.state(self.operator, run.side_rows, key, run.cell.date)
+            if event.problem is not None:
+                raise Unusable(*_explain(event.problem))
+            self.state = side.state(self.operator, run.side_rows, event.key, run.cell.date)
         except Unusable as e:
             self.refused = e.reason, e.remedy
 
@@ -154,8 +158,8 @@ class _GroupRun:
             keys = rows.select(list(self.operator.key)).to_pylist()
             rows = rows.filter(pa.array([repr(self.group | row) not in self.twice for row in keys]))
         try:
-            some, bad = self.operator.map(rows, self.state, self.run.day)
-            self.rejected += bad
+            some, bad = self.operator.map(rows, self.state, self.day)
+            self.rejected += [it for it in bad if it not in self.rejected]  # rows beside come with every block
             if some is not None:
                 self.partial = some if self.partial is None else self.operator.merge(self.partial, some)
         except Unusable as e:
@@ -186,7 +190,7 @@ class _GroupRun:
                 remedy = "leave one of them: write this day again from its source (ingest)"
                 self.rejected.append(Rejected(table, row, reason, remedy))
         run.rejected += self.rejected
-        run.rows_out += len(self.rows) - len(self.rejected)
+        run.rows_out += len(self.rows) - sum(it.rows for it in self.rejected)
 
 
 def figures_schema(operator: Operator) -> pa.Schema:
@@ -206,7 +210,7 @@ def run_cells(work: Work) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.Re
         def events() -> Iterator[Event]:
             for cell in cells:
                 yield from read_cell(
-                    work.operator, cell, work.root, work.side_root, work.result_roots, work.hash_only
+                    work.operator, cell, work.root, work.side_root, work.result_roots, work.hash_only, work.beside_root
                 )  # fmt: skip
 
         # A file that this machine holds is read no sooner by a thread, and its rows then lie in another core's cache.

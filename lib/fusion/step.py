@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lib.algorithm.fingerprint import fingerprint
 from lib.algorithm.formula import Formula
-from lib.algorithm.operator import Operator, inputs
+from lib.algorithm.operator import Operator, beside, inputs
 from lib.analysis.blocks import CellKey, blocks
 from lib.analysis.cache import Cache, Entry, Input, Output, OutputFile, Verdict
 from lib.calculation import formulas, local, located, parts, scan
@@ -38,8 +38,13 @@ def plan(lake: Lake, settings: Settings, operator: Operator | Formula, selection
     if unknown:
         known = ", ".join(sorted(settings.regions))
         raise GridsinkError(f"there is no region {', '.join(unknown)}", "--region", f"regions are {known}")
-    side = operator.side.table if operator.side else None
-    return located.plan(lake, operator.table, side, lambda region, day: _length_s(settings, region, day), selection)
+    side, second = operator.side, beside(operator)
+    if second is not None and lake.exists(operator.table):
+        lake.create(second.table)  # where no source has filled it yet
+    return located.plan(
+        lake, operator.table, side.table if side else None, lambda region, day: _length_s(settings, region, day),
+        selection, second.table if second else None,
+    )  # fmt: skip
 
 
 @dataclass

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+
+from lib.tables import TABLES, Lake
 
 QUIET = ("normal", "no area")
 """Classes that nobody needs to look at."""
@@ -37,6 +40,23 @@ def classes(rows: pa.Table, sums: Sequence[str]) -> list[dict[str, Any]]:
     return _plain(found.sort_values("rows", ascending=False), sums)
 
 
-def _plain(frame: pd.DataFrame, sums: Sequence[str]) -> list[dict[str, Any]]:
-    rounded = frame.round(dict.fromkeys(sums, 2)).astype(object)
+def _plain(frame: pd.DataFrame, sums: Sequence[str], digits: int = 2) -> list[dict[str, Any]]:
+    rounded = frame.round(dict.fromkeys(sums, digits)).astype(object)
     return rounded.where(rounded.notna(), None).to_dict("records")
+
+
+def largest(
+    lake: Lake, table: str, order: str, columns: Sequence[str], wants: Callable[[str, date], bool], top: int
+) -> list[dict[str, Any]]:
+    """The `top` rows of a table with the largest values in `order`, of the wanted regions and days; equal ones by key.
+
+    Timestamps are UTC texts to the minute, so that they read well in a terminal.
+    """
+    rows = lake.snapshot(table).to_pyarrow_table(columns=[*dict.fromkeys((*columns, order, *TABLES[table].key))])
+    frame = pa.table(rows).to_pandas()
+    frame = frame[[wants(*cell) for cell in zip(frame["region"], frame["date"], strict=True)]]
+    keys = list(TABLES[table].key)
+    frame = frame.sort_values([order, *keys], ascending=[False, *[True] * len(keys)])[list(columns)].head(top)
+    for name in frame.select_dtypes("datetimetz"):
+        frame[name] = frame[name].dt.tz_convert("UTC").dt.strftime("%Y-%m-%d %H:%M")
+    return _plain(frame, list(frame.select_dtypes("float")), 4)

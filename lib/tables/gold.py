@@ -115,6 +115,104 @@ QUARANTINE = Table(
     ),
 )
 
+STATE_DAY = Table(
+    layer="gold",
+    name="state_day",
+    comment="estimated voltage of each bus over one day, and what it rests on",
+    key=(*_NETWORK_DAY_KEY, "bus"),
+    partition_by=("region", "date"),
+    columns=(
+        *_NETWORK_DAY,
+        Column("bus", "bigint", "bus index in the source model (lowest of a fused set)"),
+        Column("vn_kv", "double", "kV, nominal voltage, the base of the per-unit values"),
+        Column("vm_min_pu", "double", "pu, lowest voltage magnitude; null where no slot could be estimated"),
+        Column("vm_min_ts", "timestamp", "UTC end of the first interval with the lowest magnitude"),
+        Column("vm_mean_pu", "double", "pu, mean voltage magnitude"),
+        Column("vm_max_pu", "double", "pu, highest voltage magnitude"),
+        Column("vm_max_ts", "timestamp", "UTC end of the first interval with the highest magnitude"),
+        Column("minutes_below", "double", "min, time below the band"),
+        Column("minutes_above", "double", "min, time above the band"),
+        Column("slots_valid", "int", "slots of the day with an estimate of this bus; the figures cover these"),
+        Column("slots_voltage_measured", "int", "of these with a voltage measured here"),
+        Column("slots_power_measured", "int", "of these with an active power measured here"),
+        Column("slots_pseudo", "int", "of these with a pseudo-measurement of the power instead"),
+        Column("slots_zero_injection", "int", "of these in which nothing is fed in or drawn here, exactly"),
+    ),
+)
+
+BAD_MEASUREMENT = Table(
+    layer="gold",
+    name="bad_measurement",
+    comment="measurements that state estimation took out of a snapshot, in the order in which they were found",
+    key=(*_NETWORK_DAY_KEY, "slot", "measurement_type", "element_type", "element", "side", "source", "point_id"),
+    partition_by=("region", "date"),
+    columns=(
+        *_NETWORK_DAY,
+        Column("slot", "int", "quarter-hour of the day, counted from 0"),
+        Column("ts", "timestamp", "UTC end of the interval"),
+        Column("measurement_type", "string", "v, p, q, i: pandapower's names"),
+        Column("element_type", "string", "bus, line, trafo, trafo3w"),
+        Column("element", "bigint", "index in that table"),
+        Column("side", "string", "from, to, hv, mv or lv; null for a bus"),
+        Column("source", "string", "meter, telemetry, pseudo, or set-point of the model"),
+        Column("point_id", "string", "measured point of telemetry; null otherwise"),
+        Column("unit", "string", "of the values: pu (v), MW (p), Mvar (q), kA (i); drawn at a bus, into a branch"),
+        Column("value", "double", "what was measured, in unit"),
+        Column("estimated", "double", "what the remaining measurements say, in unit; null where they say nothing"),
+        Column("std_dev", "double", "standard deviation that it counted with, in unit"),
+        Column("residual", "double", "value less its estimate when it was found, in unit"),
+        Column("normalised_residual", "double", "size of the residual in its own standard deviations"),
+    ),
+)
+
+UNOBSERVABLE_ISLAND = Table(
+    layer="gold",
+    name="unobservable_island",
+    comment="buses that hang together and whose voltages the measurements of some slots leave open",
+    key=(*_NETWORK_DAY_KEY, "island"),
+    partition_by=("region", "date"),
+    columns=(
+        *_NETWORK_DAY,
+        Column("island", "int", "number within the network and day, from 0"),
+        Column("bus", "bigint", "lowest of its buses; null where it is a hidden row of the model alone"),
+        Column("buses", "int", "number of its buses"),
+        Column("bus_ids", "array<bigint>", "its buses"),
+        Column("remedies", "string", "measurements that together would determine it, such as p at bus 5; v at bus 9"),
+        Column("slots", "int", "slots in which it is open"),
+        Column("first_slot", "int", "first of these, counted from 0"),
+        Column("first_ts", "timestamp", "UTC end of that interval"),
+    ),
+)
+
+NETWORK_ESTIMATE = Table(
+    layer="gold",
+    name="network_estimate",
+    comment="one network and day estimated; committed last, so a row here marks its (region, date) complete",
+    key=_NETWORK_DAY_KEY,
+    partition_by=("region", "date"),
+    columns=(
+        *_NETWORK_DAY,
+        Column("slots", "int", "slots of the day"),
+        Column("slots_estimated", "int", "slots with an estimate of at least some buses"),
+        Column("slots_refreshed", "int", "of these, slots that needed a matrix of their own"),
+        Column("slots_partly", "int", "of these, slots with buses that nothing determines"),
+        Column("slots_pseudo", "int", "of these, slots marked missing: powers are pseudo-measurements"),
+        Column("slots_diverged", "int", "slots without a solution"),
+        Column("slots_missing", "int", "slots without any measurement"),
+        Column("slots_tested", "int", "slots estimated with redundant measurements"),
+        Column("slots_suspect", "int", "of these with an objective beyond chance, bad data removed"),
+        Column("suspect_share", "double", "slots_suspect in slots_tested, 0 to 1; null if none is tested"),
+        Column("objective_mean", "double", "mean of the tested slots' sums of squared residuals over sigma^2"),
+        Column("degrees_of_freedom_mean", "double", "mean of the tested slots': what the objective is about"),
+        Column("measurements_removed", "int", "rows of bad_measurement"),
+        Column("islands", "int", "rows of unobservable_island"),
+        Column("points", "int", "points of telemetry that measure something of the network"),
+        Column("points_unplaced", "int", "points that cannot be placed on the network: see quarantine"),
+        Column("buses_open_max", "int", "most buses that nothing determines in one slot"),
+        Column("engine", "string", "estimator and kernel"),
+    ),
+)
+
 _AREA = (REGION, DATE, NETWORK_ID, Column("transformer_id", "string", "transformer whose area it is, as recorded"))
 _IN_DAY = (
     Column("first_slot", "int", "first quarter-hour of the day, counted from 0"),
@@ -203,6 +301,7 @@ VOLTAGE_EPISODE = _area_table(
 )  # fmt: skip
 
 TABLES = (
-    BUS_DAY, BRANCH_DAY, NETWORK_RESULT, STATE_TILE, LOAD_RUN, LOAD_EPISODE, VOLTAGE_DAY, VOLTAGE_RUN, VOLTAGE_EPISODE,
+    BUS_DAY, BRANCH_DAY, NETWORK_RESULT, STATE_TILE, STATE_DAY, BAD_MEASUREMENT, UNOBSERVABLE_ISLAND, NETWORK_ESTIMATE,
+    LOAD_RUN, LOAD_EPISODE, VOLTAGE_DAY, VOLTAGE_RUN, VOLTAGE_EPISODE,
     QUARANTINE,
 )  # fmt: skip

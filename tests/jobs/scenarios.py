@@ -161,7 +161,7 @@ def run_here(
     if plan.table in plan.reasons or not blocks:
         return _through_spark(spark, lake, operator, plan, blocks, memory_bytes, hash_only)
     roots = {table: lake.path(table) for table in operator.outputs}
-    task = run_cells(Work(operator, plan.root, plan.side_root, roots, memory_bytes, hash_only))
+    task = run_cells(Work(operator, plan.root, plan.side_root, roots, memory_bytes, hash_only, plan.beside_root))
     batches = [pa.RecordBatch.from_pydict({"cell": [cell.to_json() for cell in block]}) for block in blocks]
     return local.gather(pa.Table.from_batches([report for batch in batches for report in task([batch])], REPORT))
 

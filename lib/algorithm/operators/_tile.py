@@ -53,7 +53,7 @@ class Tile:
 
 
 def read(
-    rows: pa.Table, powers: Sequence[str], day: Day, n_bus: int | None = None
+    rows: pa.Table, powers: Sequence[str], day: Day, n_bus: int | None = None, optional: Sequence[str] = ()
 ) -> tuple[list[Tile], list[Rejected]]:
     """The tiles that can be used, in order of time, and the others with the reason. n_bus: of the network.
 
@@ -63,8 +63,10 @@ def read(
     rejected = []
     for i in range(rows.num_rows):
         row = {name: rows.column(name)[i] for name in (*COLUMNS, *powers)}
+        more = {name: rows.column(name)[i] for name in optional}
+        more = {name: value for name, value in more.items() if value.is_valid}
         try:
-            tile = _tile(row, powers, day, n_bus)
+            tile = _tile(row | more, (*powers, *more), day, n_bus)
             tiles.append(tile)
         except Unusable as e:
             key = {name: row[name].as_py() for name in (*GROUP, *KEY)}
