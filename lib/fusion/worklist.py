@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -54,7 +55,7 @@ def largest(
     """
     rows = lake.snapshot(table).to_pyarrow_table(columns=[*dict.fromkeys((*columns, order, *TABLES[table].key))])
     frame = pa.table(rows).to_pandas()
-    frame = frame[[wants(*cell) for cell in zip(frame["region"], frame["date"], strict=True)]]
+    frame = frame[np.array([wants(*cell) for cell in zip(frame["region"], frame["date"], strict=True)], bool)]
     keys = list(TABLES[table].key)
     frame = frame.sort_values([order, *keys], ascending=[False, *[True] * len(keys)])[list(columns)].head(top)
     for name in frame.select_dtypes("datetimetz"):

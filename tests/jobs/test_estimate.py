@@ -57,20 +57,16 @@ def with_voltages(lake: Lake) -> None:
     change_tiles(lake, change)
 
 
-def with_telemetry(lake: Lake, offset_mw: float = 0.0) -> None:
-    """P into the first line of the south on the first day, as power flow has it, and a point that is nowhere."""
-    network = networks(lake)["south"]
+def with_telemetry(lake: Lake, offset_kv: float = 0.0) -> None:
+    """The voltage of a bus of the south on the first day, as power flow has it, and a point that is nowhere."""
+    network, row = networks(lake)["south"], 5
     tiles = [r for r in rows_of(lake, "snapshot_tile").to_pylist() if (r["region"], r["date"]) == ("south", FIRST)]
-    values, ts = [], []
-    for row in tiles:
-        flow = solve(network, matrix(row, "p_kw"), matrix(row, "q_kvar"), scale=1e-3)
-        line = int(np.flatnonzero((network.branch_kind == 0) & (network.branch_element == 0))[0])
-        values += flow.branches().p_from_mw[line].tolist()
-        ts += [row["first_ts"] + timedelta(seconds=900 * k) for k in range(row["slot_count"])]
+    vm = [solve(network, matrix(r, "p_kw"), matrix(r, "q_kvar"), scale=1e-3).vm_pu[row] for r in tiles]
+    ts = [r["first_ts"] + timedelta(seconds=900 * k) for r in tiles for k in range(r["slot_count"])]
     point = {
         "region": "south", "date": FIRST, "point_id": "p1", "network_id": tiles[0]["network_id"],
-        "element_type": "line", "element": 0, "side": "from", "measurement_type": "p", "unit": "MW", "ts": ts,
-        "value": [x + offset_mw for x in values], "valid": [True] * len(ts),
+        "element_type": "bus", "element": int(network.bus_ids[row]), "measurement_type": "v", "unit": "kV", "ts": ts,
+        "value": (np.concatenate(vm) * network.vn_kv[row] + offset_kv).tolist(), "valid": [True] * len(ts),
     }  # fmt: skip
     table = pa.Table.from_pylist([point, point | {"point_id": "p2", "element": 999}], schema=ARROW["telemetry_day"])
     lake.create("telemetry_day")
@@ -122,7 +118,7 @@ def test_a_wrong_meter_and_a_lost_point_are_listed_and_the_second_run_finds_ever
     assert tables["bad_measurement"].num_rows <= 5  # of 384 snapshots, clean ones lose one with probability 0.005
     (lost,) = tables["quarantine"].to_pylist()
     assert (lost["table"], lost["job"], lost["key"]) == ("telemetry_day", "estimate", '{"point_id": "p2"}')
-    assert "line 999 is not in service" in lost["reason"]
+    assert "bus 999 is not in service" in lost["reason"]
     south = {row["date"]: row for row in tables["network_estimate"].to_pylist() if row["region"] == "south"}
     assert [(south[d]["points"], south[d]["points_unplaced"]) for d in sorted(south)] == [(1, 1), (0, 0)]
     days = sorted(south)
@@ -135,7 +131,7 @@ def test_a_wrong_meter_and_a_lost_point_are_listed_and_the_second_run_finds_ever
     assert [run(spark, lake).summary["regions"][name]["computed"] for name in NAMES] == [0, 0]
     run(spark, lake, recompute=True)
     assert all(tables_of(lake)[name].equals(tables[name]) for name in TABLES)
-    with_telemetry(lake, offset_mw=2.0)  # other rows of one day: that day is calculated, and it shows
+    with_telemetry(lake, offset_kv=1.0)  # other rows of one day: that day is calculated, and it shows
     changed = run(spark, lake)
     assert [changed.summary["regions"][name]["computed"] for name in NAMES] == [0, 1]
     bad = rows_of(lake, "bad_measurement").to_pylist()

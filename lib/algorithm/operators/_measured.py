@@ -10,15 +10,16 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lib.algorithm.operators._telemetry import Points
 from lib.algorithm.operators._tile import Tile
 from lib.grid.estimation import Estimator
+from lib.grid.factorisation import admittance_matrix
 from lib.grid.network import Network
 from lib.tables.tiles import Slot
 
@@ -28,8 +29,9 @@ _NO_SUPPLY_PU = 0.05
 """A meter that shows less has no supply: that is no measurement of the network as it is modelled."""
 
 
-class Accuracy(Protocol):
-    """Parameters that say how far values may be trusted."""
+@dataclass(frozen=True)
+class Accuracy:
+    """How far values may be trusted: limits of error, but pseudo_percent, which is a standard deviation."""
 
     power_class_percent: float
     reactive_class_percent: float
@@ -55,6 +57,8 @@ class Lines:
     row: NDArray[np.int64]
     """(n,) of the bus; -1 for a branch."""
     estimator: Estimator
+    admittance: sp.csr_matrix
+    """The network's."""
 
 
 def metered_rows(network: Network, tile: Tile) -> NDArray[np.bool_]:
@@ -104,7 +108,7 @@ def lines(network: Network, metered: NDArray[np.bool_], points: Points) -> Lines
     buses = network.member_bus[~hidden][zero[network.member_row[~hidden]]]
     row = np.concatenate([*(at for _, _, at in blocks), points.row])
     estimator = Estimator(network, table, zero_injection=buses.tolist())
-    return Lines(network, rows, reactive, zero, table, row, estimator)
+    return Lines(network, rows, reactive, zero, table, row, estimator, sp.csr_matrix(admittance_matrix(network)))
 
 
 def values(it: Lines, tile: Tile, points: Points, accuracy: Accuracy) -> tuple[NDArray, NDArray]:

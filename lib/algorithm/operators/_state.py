@@ -18,7 +18,6 @@ from lib.algorithm.operators._measured import METER, PSEUDO, TELEMETRY, Lines
 from lib.algorithm.operators._powerflow_rows import nullable
 from lib.algorithm.operators._tile import TILES, Tile, in_order
 from lib.grid.estimation import EstimateStatus, StateEstimate
-from lib.grid.factorisation import admittance_matrix
 from lib.grid.network import BRANCH_KINDS, Network
 from lib.tables import ARROW
 from lib.tables.tiles import LANES, Slot
@@ -84,7 +83,7 @@ class Partial:
 
 def empty(n_bus: int, interval_s: int) -> Partial:
     """The partial of no tiles: the neutral element of `merge`."""
-    counts = {name: np.zeros(n_bus, np.int32) for name in _COUNTS}
+    counts: dict[str, Any] = {name: np.zeros(n_bus, np.int32) for name in _COUNTS}
     return Partial(
         interval_s=interval_s, slot_end_us=np.zeros(TILES * LANES, np.int64), vm_sum_pu=np.zeros((TILES, n_bus)),
         vm_min_pu=np.full(n_bus, np.inf), vm_min_slot=np.full(n_bus, -1, np.int32),
@@ -203,7 +202,7 @@ def _bad_rows(
     for lane, k, residual, normalised in found.removed.itertuples(index=False, name=None):
         line = lines.table.loc[k]
         v = found.e[lane // LANES, :, lane % LANES] + 1j * found.f[lane // LANES, :, lane % LANES]
-        estimated = _quantity(lines.network, line, v)
+        estimated = _quantity(lines, line, v)
         rows.append({
             "slot": tile.first_slot + int(lane),
             **{name: line[name] for name in ("measurement_type", "element_type", "side", "source", "point_id")},
@@ -214,14 +213,14 @@ def _bad_rows(
     return tuple(rows)
 
 
-def _quantity(network: Network, line: Any, v: NDArray[np.complex128]) -> float:
+def _quantity(lines: Lines, line: Any, v: NDArray[np.complex128]) -> float:
     """What the measurement would show at voltages (n_row,), in its own unit."""
-    kind = line["measurement_type"]
+    network, kind = lines.network, line["measurement_type"]
     if line["element_type"] == "bus":
         row = network.row_of[int(line["element"])]
         if kind == "v":
             return float(abs(v[row]))
-        y = admittance_matrix(network)[[row]]
+        y = lines.admittance[[row]]
         fed_in = v[row] * np.conj(y.data @ v[y.indices]) + network.s_constant_current_mva[row] * abs(v[row])
         return float(-fed_in.real if kind == "p" else -fed_in.imag)
     side = line["side"]

@@ -18,7 +18,7 @@ from pydantic import Field
 from lib.algorithm.equivalence import identical
 from lib.algorithm.operator import Beside, Day, Examples, Figure, Rejected, Side, Unusable
 from lib.algorithm.operators import _measured, _state, _telemetry, _tile
-from lib.algorithm.operators._measured import Lines
+from lib.algorithm.operators._measured import Accuracy, Lines
 from lib.algorithm.operators._state import Partial
 from lib.algorithm.operators._telemetry import Points
 from lib.algorithm.operators._tile import Tile, in_order
@@ -134,10 +134,11 @@ class Estimate:
         return partial, rejected + unplaced
 
     def _add(self, partial: Partial, tile: Tile, points: Points, state: State) -> None:
+        accuracy = Accuracy(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Accuracy)})
         try:
             with state.lock:
                 lines = state.lines(_measured.metered_rows(state.network, tile), points)
-                values, std = _measured.values(lines, tile, points, self)
+                values, std = _measured.values(lines, tile, points, accuracy)
                 found = _measured.weighted(lines, std).estimate(
                     values, tolerance=self.tolerance, max_iterations=self.max_iterations,
                     bad_data_alpha=self.bad_data_alpha,
