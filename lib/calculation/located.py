@@ -59,12 +59,12 @@ class Cell:
     length_s: int
     files: tuple[File, ...]
     side_files: tuple[File, ...]
-    beside_files: tuple[File, ...] = ()
     hosts: tuple[str, ...] = ()
     recorded: Mapping[str, str] = field(default_factory=dict)
     """Digests of inputs, by table, that still stand."""
     known: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     """Digests of the cell with results known already, and their files (table, path, digest) to be confirmed."""
+    beside_files: tuple[File, ...] = ()
 
     @property
     def size(self) -> int:
@@ -167,7 +167,7 @@ def plan(
         tuple(
             Cell(
                 region, day, length_s(region, day), _sorted(files), side_files.get(region, ()),
-                beside_files.get((region, day), ()),
+                beside_files=beside_files.get((region, day), ()),
             )
             for (region, day), files in sorted(cells.items())
         ),
