@@ -42,7 +42,7 @@ def run(context: JobContext) -> JobResult:
             begin = end
             context.count(**{name: number for name, number in asdict(counts).items() if name.startswith("rows_")})
     lost = sum(load.refused(spark, lake, taken, region, context.run_id) for region in asked.regions)
-    bronze.close(spark, lake, taken)
+    bronze.close(lake, taken, context.run_id)
     context.count(files_in=len(taken.new), files_refused=lost, files_known=taken.known, rows_quarantined=lost)
     for it in taken.refused:
         context.say(f"refused: {it.problem}\n  where: {it.path}\n  remedy: {it.remedy}")

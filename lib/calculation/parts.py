@@ -28,6 +28,7 @@ from lib.errors import GridsinkError
 from lib.tables import ARROW, TABLES, Lake
 
 _ROWS_PER_GROUP = 1 << 16
+_BYTES_PER_GROUP = 1 << 25  # of large rows
 # Columns of few distinct values: a dictionary on the others costs time and gains nothing.
 _DICTIONARY = {
     "network_id", "network_version", "vn_kv", "vm_min_ts", "vm_max_ts", "minutes_below", "minutes_above", "slots_valid",
@@ -41,7 +42,10 @@ class WriteFailed(Exception):
 
 @dataclass(frozen=True)
 class Part:
-    """One result file of a cell: `path` relative to its table, `digest` the BLAKE3 of its bytes."""
+    """One result file of a cell: `path` relative to its table, `digest` the BLAKE3 of its bytes.
+
+    date: "" in tables that are not partitioned by date.
+    """
 
     table: str
     region: str
@@ -58,8 +62,9 @@ class Part:
 class PartWriter:
     """Writes one cell's rows of several tables, one file each; rows are gathered to row groups of a useful size."""
 
-    def __init__(self, roots: dict[str, str], region: str, day: date) -> None:
-        self._roots, self._region, self._date = roots, region, day.isoformat()
+    def __init__(self, roots: dict[str, str], region: str, day: date | None) -> None:
+        """day: None for tables that are not partitioned by date."""
+        self._roots, self._region, self._date = roots, region, day.isoformat() if day else ""
         self._waiting: dict[str, list[pa.RecordBatch]] = {}
         self._open: dict[str, tuple[Any, str, pq.ParquetWriter, _Hashed]] = {}
         self._rows: dict[str, int] = {}
@@ -123,7 +128,10 @@ class PartWriter:
                 )  # fmt: skip
                 self._open[table] = system, path, writer, stream
             rows = pa.Table.from_batches(batches)
-            self._open[table][2].write_table(rows, row_group_size=max(1, rows.num_rows))
+            size = rows.num_rows
+            if TABLES[table].large_rows:
+                size = min(size, _BYTES_PER_GROUP * size // max(1, rows.nbytes))
+            self._open[table][2].write_table(rows, row_group_size=max(1, size))
         self._rows[table] = self._rows.get(table, 0) + rows.num_rows
 
 
@@ -159,26 +167,28 @@ def discard(lake: Lake, parts: Sequence[Part]) -> None:
 
 
 def commit(
-    lake: Lake, table: str, parts: Sequence[Part], *, regions: Sequence[str], days: Iterable[date], run_id: str
+    lake: Lake, table: str, parts: Sequence[Part], *, regions: Sequence[str], days: Iterable[date] | None, run_id: str
 ) -> int:
-    """Makes `parts` the only rows of these regions and days, in one commit. Returns the table's version.
+    """Makes `parts` the only rows of these regions and days (None: all), in one commit. Returns the table's version.
 
     A region's day without a part ends without rows; where the table has nothing else already, nothing is committed.
     Another writer's commit in between means a new try, at most 5.
     """
+    partitions = TABLES[table].partition_by
     actions: list[AddAction | RemoveAction] = [
-        AddAction(part.path, part.size, {"region": part.region, "date": part.date}, int(time.time() * 1000), True,
-                  json.dumps({"numRecords": part.rows}))
+        AddAction(part.path, part.size, {name: getattr(part, name) for name in partitions}, int(time.time() * 1000),
+                  True, json.dumps({"numRecords": part.rows}))
         for part in parts
     ]  # fmt: skip
-    iso = sorted(day.isoformat() for day in days)
-    where = [("region", "in", sorted(regions)), ("date", "in", iso)]
+    where: list[tuple[str, str, Any]] = [("region", "in", sorted(regions))]
+    if days is not None:
+        where.append(("date", "in", sorted(day.isoformat() for day in days)))
 
     def write(snapshot: DeltaTable) -> None:
         _check(lake, table, snapshot)
         if actions or snapshot.file_uris(partition_filters=where):
             snapshot.create_write_transaction(
-                actions, "overwrite", snapshot.schema(), partition_by=list(TABLES[table].partition_by),
+                actions, "overwrite", snapshot.schema(), partition_by=list(partitions),
                 partition_filters=where, commit_properties=run_properties(run_id),
             )  # fmt: skip
 

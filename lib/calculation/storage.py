@@ -28,8 +28,8 @@ def filesystem(root: str) -> fs.FileSystem:
 
 
 def partition_folder(region: str, date: str) -> str:
-    """Folder of a partition, relative to its table. Values are quoted, so that no value can name another folder."""
-    return f"region={quote(region, safe=' ')}/date={quote(date, safe='')}"
+    """Folder of a partition, relative to its table; date: "" where there is none. Values are quoted, none leads out."""
+    return f"region={quote(region, safe=' ')}" + (f"/date={quote(date, safe='')}" if date else "")
 
 
 def file_digest(system: fs.FileSystem, path: str) -> str:

@@ -12,15 +12,17 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 
+from lib.calculation.parts import run_properties
 from lib.ingest import files
 from lib.ingest.bronze_files import WRITTEN, Received, append, write
 from lib.ingest.files import Landed
 from lib.setting_groups import IngestSettings, SourceSettings
 from lib.settings import Settings
-from lib.tables import SCHEMAS, TABLES, Lake
+from lib.tables import ARROW, TABLES, Lake
 from lib.tables.bronze import FEEDS, UNDATED, Feed
 
 
@@ -66,19 +68,19 @@ def take(
     return taken
 
 
-def close(spark: SparkSession, lake: Lake, taken: Taken) -> None:
+def close(lake: Lake, taken: Taken, run_id: str = "") -> None:
     """Record the files, so that no later run takes them again."""
     rows = [
-        (
-            it.region, it.source, it.feed, it.path, it.digest, it.received, taken.rows.get(it.digest, 0),
-            it.problem, it.remedy,
-        )
+        {
+            "region": it.region, "source": it.source, "feed": it.feed, "source_file": it.path, "digest": it.digest,
+            "received": it.received, "rows": taken.rows.get(it.digest, 0), "problem": it.problem, "remedy": it.remedy,
+        }
         for it in (*taken.new, *taken.refused)
     ]  # fmt: skip
     if rows:
         lake.create("landing_file")
-        frame = spark.createDataFrame(rows, SCHEMAS["landing_file"]).coalesce(1)
-        frame.write.format("delta").mode("append").save(lake.path("landing_file"))
+        data, properties = pa.Table.from_pylist(rows, schema=ARROW["landing_file"]), run_properties(run_id)
+        lake.commit("landing_file", lambda it: write_deltalake(it, data, mode="append", commit_properties=properties))
 
 
 def ledger(lake: Lake) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 
 from lib.calculation import parts
 from lib.calculation.parts import Part, PartWriter
+from lib.calculation.replace import replace
 from lib.errors import GridsinkError
 from lib.grid.network import FORMAT_VERSION, Network
 from lib.ingest.source import INTERVAL_S, Source, from_simbench
@@ -250,9 +251,9 @@ def _begin(spark: SparkSession, lake: Lake, region: Region, folder: Path, first:
     record.unlink(missing_ok=True)
     if any(name == region.name for name, _ in tile_counts(lake)):
         nothing = spark.createDataFrame([], SCHEMAS["snapshot_tile"])
-        lake.replace(spark, "snapshot_tile", nothing, region=region.name, run_id=run_id)
+        replace(lake, "snapshot_tile", nothing, region=region.name, run_id=run_id)
     network = _run(spark, 1, lambda _: iter([network_row(_load(region.source), region, first)]), SCHEMAS["network"])
-    lake.replace(spark, "network", network, region=region.name, run_id=run_id)
+    replace(lake, "network", network, region=region.name, run_id=run_id)
     record.write_text(recipe)
 
 

@@ -7,6 +7,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from lib.calculation.replace import replace
 from lib.ingest.silver import Check, Counts, absent, between, number, problem, quarantine, store, versions
 from lib.ingest.silver import count as count_fates
 from lib.ingest.times import civil_day, instant
@@ -60,7 +61,7 @@ def outages(spark: SparkSession, lake: Lake, region: str, zone: str, run_id: str
     rows = versions(rows, ("outage_id",), content).persist()
     counts = count_fates(rows, region, "outages")
     out = rows.where("fate = 'out'").select(*SCHEMAS["outage"].names)
-    lake.replace(spark, "outage", out, region=region, run_id=run_id)
+    replace(lake, "outage", out, region=region, run_id=run_id)
     bad = rows.where("fate = 'quarantined'").withColumns(
         {"rows": f.lit(1).cast("bigint"), "date": f.lit(date(1970, 1, 1))}
     )
@@ -110,7 +111,7 @@ def telemetry(spark: SparkSession, lake: Lake, region: str, zone: str, first: da
     days = rows.where("fate = 'out'").groupBy("region", "date", "point_id").agg(*ends, point)
     series = [f.col(f"points.{name}").alias(name) for name in ("ts", "value", "std_dev", "valid")]
     days = days.select("region", "date", "point_id", *what, *series)
-    lake.replace(spark, "telemetry_day", days, region=region, first=first, last=last, run_id=run_id)
+    replace(lake, "telemetry_day", days, region=region, first=first, last=last, run_id=run_id)
     bad = rows.where("fate = 'quarantined'").withColumn("rows", f.lit(1).cast("bigint"))
     quarantine(spark, lake, "telemetry", bad if counts.rows_quarantined else None, region, between(first, last), run_id)
     rows.unpersist()

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from lib.calculation.replace import replace
 from lib.ingest.devices import DEVICES
 from lib.ingest.meters import day_rows
 from lib.ingest.places import PLACED_ROWS, PLACES, placed_rows
@@ -89,8 +90,8 @@ def _run(
     try:
         known = made.where("kind = 'day' AND known").withColumn("region", f.lit(region))
         known = known.coalesce(spark.sparkContext.defaultParallelism)  # a file of each for a day
-        lake.replace(
-            spark, "meter_day", known.select(*SCHEMAS["meter_day"].names), region=region, first=first, last=last,
+        replace(
+            lake, "meter_day", known.select(*SCHEMAS["meter_day"].names), region=region, first=first, last=last,
             run_id=run_id,
         )  # fmt: skip
         bad = refused.unionByName(_not_used(made)).persist()

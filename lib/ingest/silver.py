@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as f
 
 from lib.calculation.parts import commit_quarantine
+from lib.calculation.replace import replace
 from lib.tables import SCHEMAS, Lake
 from lib.tables.bronze import UNDATED
 from lib.tables.quarantine import quarantine_row
@@ -143,8 +144,8 @@ def store(
         if table is not None:
             out = rows.where("fate = 'out'").select(*SCHEMAS[table].names)
             dated = "date" in SCHEMAS[table].names
-            lake.replace(
-                spark, table, out, region=region, first=first if dated else None, last=last if dated else None,
+            replace(
+                lake, table, out, region=region, first=first if dated else None, last=last if dated else None,
                 run_id=run_id,
             )  # fmt: skip
         bad = rows.where("fate = 'quarantined'").withColumn("rows", f.lit(1).cast("bigint"))

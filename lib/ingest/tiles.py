@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from lib.calculation.replace import replace
 from lib.ingest.records import or_empty
 from lib.ingest.silver import Counts, between, quarantine, runs
 from lib.ingest.times import day_begin
@@ -68,22 +69,23 @@ def _run(
     first: date, last: date, places: DataFrame, run_id: str,
 ) -> Counts:  # fmt: skip
     meters = _placed(spark, lake, region, first, last, places)
-    lost = meters.where("row IS NULL").persist()
+    keys = meters.select(*KEYS, "kind", "element", "row").persist()
     try:
+        lost = keys.where("row IS NULL")
         outside = lost.count()
         quarantine(spark, lake, "snapshot_tile", _told(lost) if outside else None, region, between(first, last), run_id)
+        found = profile(keys.where("row IS NOT NULL"), KEYS)
     finally:
-        lost.unpersist()
+        keys.unpersist()
     rows = meters.where("row IS NOT NULL").withColumns(
         {"start_s": f.unix_seconds(day_begin(f.col("date"), f.lit(zone))), "row": f.col("row").cast("int")}
     )
     rows = rows.select(*KEYS, *ROWS.names)
     tasks = spark.sparkContext.defaultParallelism
-    found = profile(rows, KEYS)
     reducers = min(MOST_REDUCERS, max(tasks, -(-found.rows * _SLOTS // settings.rows_per_task)))
     made = tiles(rows, plan(found, reducers), settings.least_share)
-    lake.replace(
-        spark, "snapshot_tile", made.withColumn("region", f.lit(region)).select(*SCHEMAS["snapshot_tile"].names),
+    replace(
+        lake, "snapshot_tile", made.withColumn("region", f.lit(region)).select(*SCHEMAS["snapshot_tile"].names),
         region=region, first=first, last=last, run_id=run_id,
     )  # fmt: skip
     return Counts(region, "snapshot_tile", found.rows + outside, found.rows, outside)
@@ -203,13 +205,17 @@ def _placed(spark: SparkSession, lake: Lake, region: str, first: date, last: dat
     day = f.col("date")
     days = lake.read(spark, "meter_day").where(here & day.between(f.lit(first), f.lit(last)) & ~f.col("is_gate"))
     days = days.select("date", "meter_id", "transformer_id", "interval_s", *ROWS.names[4:])
-    buses = or_empty(spark, lake, "meter_bus").where(here).drop("region")
-    valid = (day >= f.col("valid_from")) & (f.col("valid_to").isNull() | (day < f.col("valid_to")))
-    keys = days.select("meter_id", "date").join(buses, "meter_id").where(valid).groupBy("meter_id", "date")
-    bus = keys.agg(f.max(f.struct("valid_from", "network_id", "bus")).alias("bus"))
+    period = f.struct("valid_from", "network_id", "bus", "valid_to")
+    buses = or_empty(spark, lake, "meter_bus").where(here)
+    buses = buses.groupBy("meter_id").agg(f.collect_list(period).alias("buses"))
+    # of those that hold, the one that began last
+    bus = f.array_max(
+        f.filter("buses", lambda it: (day >= it.valid_from) & (it.valid_to.isNull() | (day < it.valid_to)))
+    )
     element = or_empty(spark, lake, "transformer").where(here & f.col("element").isNotNull())
     element = element.select("transformer_id", f.struct("network_id", "element").alias("trafo"))
-    meters = days.join(bus, ["meter_id", "date"], "left").join(f.broadcast(element), "transformer_id", "left")
+    meters = days.join(buses, "meter_id", "left").withColumn("bus", bus)
+    meters = meters.join(f.broadcast(element), "transformer_id", "left")
     named = f.col("bus").isNotNull()
     meters = meters.select(
         "date", "meter_id", *ROWS.names[3:],

@@ -1,4 +1,4 @@
-"""One lake: where its Delta tables are, how they are made, read and replaced."""
+"""One lake: where its Delta tables are, how they are made, read and committed to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from datetime import date
 from typing import TypeVar
 
-from delta import exceptions as conflicts
 from deltalake import DeltaTable as Snapshot
 from deltalake import Schema
 from deltalake.exceptions import CommitFailedError
@@ -25,8 +23,6 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _ATTEMPTS = 5
-_CONFLICTS = (CommitFailedError, *(getattr(conflicts, name) for name in conflicts.__all__))
-_LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
 
 # Set out in full, so that a session's defaults do not decide what a table is. Readers open the files themselves: they
 # need the files alone to tell the truth (no deletion vectors, no column mapping).
@@ -111,52 +107,6 @@ class Lake:
 
         return _retry(f"writing table {_table(table).name}", attempt)
 
-    def replace(
-        self,
-        spark: SparkSession,
-        table: str | Table,
-        df: DataFrame,
-        *,
-        region: str,
-        first: date | None = None,
-        last: date | None = None,
-        job: str | None = None,
-        run_id: str = "",
-    ) -> int:
-        """Replace a region's rows by `df` in one commit, the table being made if absent. Returns the table's version.
-
-        What is replaced is the region's days `first` to `last` (both included; all days if None, which is the only way
-        for tables not partitioned by date), in tables partitioned by job those of `job`. An empty `df` leaves none.
-        A second call with equal rows leaves an equal table. Where the commit meets another writer's, `df` is computed
-        again, at most 5 times. `run_id` goes into the commit's metadata only.
-
-        Raises LakeError if `df` has not the table's columns, Spark's AnalysisException if rows lie outside what is
-        replaced.
-        """
-        table = _table(table)
-        problems = table.mismatches(df.schema)
-        if problems:
-            raise LakeError(
-                f"rows do not fit table {table.name}: {'; '.join(problems)}",
-                f"{self.path(table)}, region {region}",
-                "mend the rows",
-            )
-        self.create(table)
-        self.check(table)
-        rows = df.select(*table.schema.names).sortWithinPartitions(*table.partition_by, *table.key)
-        writer = (
-            rows.write.format("delta")
-            .mode("overwrite")
-            .option("replaceWhere", _where(table, region, first, last, job))
-            .option("userMetadata", json.dumps({"run_id": run_id}))
-        )
-        if table.large_rows:
-            writer = writer.option("compression", "uncompressed").option("maxRecordsPerFile", 32)
-        spark.conf.unset(_LAST_COMMIT)
-        _retry(f"replacing region {region} of table {table.name}", lambda: writer.save(self.path(table)))
-        committed = spark.conf.get(_LAST_COMMIT, None)  # absent where there was nothing to delete and nothing to add
-        return int(committed) if committed else self.snapshot(table).version()
-
     def check(self, table: Table) -> None:
         """Refuse to write into a table on disk that is not the one declared."""
         found = self.snapshot(table)
@@ -193,34 +143,12 @@ def _missing(lake: Lake, table: str | Table) -> LakeError:
     )
 
 
-def _where(table: Table, region: str, first: date | None, last: date | None, job: str | None) -> str:
-    """The predicate of what is replaced, on partition columns alone, so that no file is rewritten."""
-    terms = [f"region = {_quoted(region)}"]
-    if "date" not in table.partition_by and (first or last):
-        raise ValueError(f"table {table.name} is not partitioned by date: replace a whole region")
-    if ("job" in table.partition_by) != (job is not None):
-        raise ValueError(
-            f"table {table.name} is partitioned by {', '.join(table.partition_by)}: job is for such by job"
-        )
-    if first:
-        terms.append(f"date >= DATE'{first.isoformat()}'")
-    if last:
-        terms.append(f"date <= DATE'{last.isoformat()}'")
-    if job is not None:
-        terms.append(f"job = {_quoted(job)}")
-    return " AND ".join(terms)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def _retry(what: str, action: Callable[[], _Result]) -> _Result:
     """Run `action` again, a bounded number of times, when another writer's commit came between."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return action()
-        except _CONFLICTS as e:
+        except CommitFailedError as e:
             if attempt == _ATTEMPTS:
                 raise
             _log.warning("%s met another commit (%s), attempt %d of %d", what, type(e).__name__, attempt, _ATTEMPTS)

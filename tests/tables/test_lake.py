@@ -1,114 +1,25 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
-from delta.exceptions import ConcurrentAppendException
-from pyspark.errors import AnalysisException
+from deltalake import write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from lib.settings import ROOT
-from lib.tables import SCHEMAS, TABLES, Column, Lake, LakeError, Table
+from lib.tables import TABLES, Column, Lake, LakeError, Table
 from lib.tables import lake as lake_module
-from lib.tables.quarantine import quarantine_row
 from lib.tables.tiles import decode
 from tests.lakes import build_tiny_lake
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 DAY = date(2016, 1, 1)
-
-
-@pytest.fixture
-def results(spark: SparkSession) -> Callable[..., DataFrame]:
-    """Rows of network_result: one a day of one region."""
-
-    def make(region: str, *days: date, loss_kwh: float = 1.0) -> DataFrame:
-        empty = dict.fromkeys(SCHEMAS["network_result"].names)
-        rows = [
-            empty | {"region": region, "date": day, "network_id": "n", "network_version": 1, "loss_kwh": loss_kwh}
-            for day in days
-        ]
-        return spark.createDataFrame(rows, SCHEMAS["network_result"])
-
-    return make
-
-
-def _losses(spark: SparkSession, lake: Lake) -> dict[tuple[str, date], list[float]]:
-    found: dict[tuple[str, date], list[float]] = {}
-    for row in lake.read(spark, "network_result").collect():
-        found.setdefault((row.region, row.date), []).append(row.loss_kwh)
-    return found
-
-
-def test_replacing_twice_leaves_the_rows_once(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    versions = [
-        it.replace(spark, "network_result", results("a", DAY), region="a", first=DAY, last=DAY, run_id=run)
-        for run in ("one", "two")
-    ]
-    assert versions == [1, 2]
-    assert _losses(spark, it) == {("a", DAY): [1.0]}
-
-
-def test_replacing_leaves_other_regions_and_days_alone(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    days = [DAY + timedelta(days=k) for k in range(3)]
-    for region in ("a", "b"):
-        it.replace(spark, "network_result", results(region, *days), region=region)
-    it.replace(spark, "network_result", results("a", days[1], loss_kwh=2.0), region="a", first=days[1], last=days[1])
-    expected = {(region, day): [1.0] for region in ("a", "b") for day in days} | {("a", days[1]): [2.0]}
-    assert _losses(spark, it) == expected
-
-
-def test_empty_output_replaces_too(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    next_day = DAY + timedelta(days=1)
-    it.replace(spark, "network_result", results("a", DAY, next_day), region="a")
-    version = it.replace(spark, "network_result", results("a"), region="a", first=DAY, last=DAY)
-    assert _losses(spark, it) == {("a", next_day): [1.0]}
-    assert it.replace(spark, "network_result", results("a"), region="a", first=DAY, last=DAY) == version
-
-
-def test_run_ids_go_into_commits_and_nowhere_else(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    it.replace(spark, "network_result", results("o'neill"), region="o'neill")
-    it.replace(spark, "network_result", results("o'neill", DAY), region="o'neill", run_id="run-7")
-    assert json.loads(it.snapshot("network_result").history(1)[0]["userMetadata"]) == {"run_id": "run-7"}
-    assert "run-7" not in str(it.read(spark, "network_result").collect())
-
-
-def test_rows_outside_of_what_is_replaced_are_refused(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    with pytest.raises(AnalysisException, match="REPLACE_WHERE_MISMATCH"):
-        it.replace(spark, "network_result", results("b", DAY), region="a", first=DAY, last=DAY)
-    assert it.read(spark, "network_result").count() == 0
-
-
-def test_rows_that_do_not_fit_are_refused_by_column(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    wrong = results("a", DAY).selectExpr("* except (slots, engine)", "'96' as slots")
-    with pytest.raises(LakeError) as error:
-        it.replace(spark, "network_result", wrong, region="a")
-    assert "table network_result" in str(error.value)
-    assert "column slots: expected int, actual string" in str(error.value)
-    assert "column engine: expected string, but it is missing" in str(error.value)
-    assert not it.exists("network_result")
-
-
-def test_a_table_of_another_shape_on_disk_is_refused(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    results("a", DAY).withColumnRenamed("cos_phi", "cosphi").write.format("delta").save(it.path("network_result"))
-    with pytest.raises(LakeError, match="column cos_phi: expected double, but it is missing") as error:
-        it.replace(spark, "network_result", results("a", DAY), region="a")
-    assert "partitioned by , expected region, date" in str(error.value)
-    assert it.path("network_result") in str(error.value)
 
 
 def test_a_missing_table_is_named_with_its_place(spark: SparkSession, lake: Path) -> None:
@@ -116,24 +27,6 @@ def test_a_missing_table_is_named_with_its_place(spark: SparkSession, lake: Path
     with pytest.raises(LakeError, match="no table bus_day") as error:
         it.read(spark, "bus_day")
     assert it.path("bus_day") in str(error.value)
-
-
-def test_quarantine_of_one_job_leaves_that_of_another(spark: SparkSession, lake: Path) -> None:
-    it = Lake(str(lake))
-
-    def rows(job: str, *slots: int) -> DataFrame:
-        found = [
-            quarantine_row(region="a", day=DAY, job=job, table="t", key={"slot": slot}, reason="bad", remedy="mend")
-            for slot in slots
-        ]
-        return spark.createDataFrame(found, SCHEMAS["quarantine"])
-
-    for job in ("one", "two"):
-        it.replace(spark, "quarantine", rows(job, 1, 2), region="a", first=DAY, last=DAY, job=job)
-    it.replace(spark, "quarantine", rows("one"), region="a", first=DAY, last=DAY, job="one")
-    assert [row.job for row in it.read(spark, "quarantine").collect()] == ["two", "two"]
-    with pytest.raises(ValueError, match="partitioned by region, date, job"):
-        it.replace(spark, "quarantine", rows("one"), region="a", first=DAY, last=DAY)
 
 
 def test_a_table_that_is_declared_nowhere_is_given_as_itself(spark: SparkSession, lake: Path) -> None:
@@ -145,7 +38,8 @@ def test_a_table_that_is_declared_nowhere_is_given_as_itself(spark: SparkSession
     with pytest.raises(LakeError, match="no table made_up"):
         it.read(spark, made)
     rows = spark.createDataFrame([("a", 1.0)], made.schema)
-    assert it.replace(spark, made, rows, region="a") == 1
+    it.create(made)
+    assert it.commit(made, lambda snapshot: write_deltalake(snapshot, rows.toArrow(), mode="append")) == 1
     assert it.exists(made)
     assert it.read(spark, made).collect() == rows.collect()
     assert it.snapshot(made).metadata().configuration == it.snapshot(made, version=0).metadata().configuration
@@ -191,15 +85,6 @@ def test_equal_runs_leave_equal_tables(spark: SparkSession, tiny_lake: Lake, lak
         assert described[0].schema() == described[1].schema()
 
 
-def test_writers_at_the_same_time_both_succeed(spark: SparkSession, lake: Path, results: Any) -> None:
-    it = Lake(str(lake))
-    it.replace(spark, "network_result", results("a", DAY), region="a")
-    frames = [results("a", DAY, loss_kwh=loss) for loss in (2.0, 3.0)]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda df: it.replace(spark, "network_result", df, region="a"), frames))
-    assert _losses(spark, it) in ({("a", DAY): [2.0]}, {("a", DAY): [3.0]})
-
-
 def test_conflicts_are_retried_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lake_module.time, "sleep", lambda _: None)
     calls: list[int] = []
@@ -208,7 +93,7 @@ def test_conflicts_are_retried_a_bounded_number_of_times(monkeypatch: pytest.Mon
         def action() -> str:
             calls.append(1)
             if len(calls) <= times:
-                raise ConcurrentAppendException("files were added")
+                raise CommitFailedError("files were added")
             return "done"
 
         return action
@@ -216,6 +101,6 @@ def test_conflicts_are_retried_a_bounded_number_of_times(monkeypatch: pytest.Mon
     assert lake_module._retry("replacing", lose(2)) == "done"
     assert len(calls) == 3
     calls.clear()
-    with pytest.raises(ConcurrentAppendException):
+    with pytest.raises(CommitFailedError):
         lake_module._retry("replacing", lose(99))
     assert len(calls) == 5
