@@ -46,9 +46,10 @@ def main(folder: str, forms: tuple[str, ...], readings: tuple[float, ...]) -> No
             shutil.rmtree(root, ignore_errors=True)
             count = landing(root / "landing" / "north", form, round(size / DAYS / SLOTS))
             row = measure(root, form, count)
+            slope = None
             if before:
-                more = row["readings"] - before["readings"]
-                row["readings a CPU second, slope"] = round(more / (row["CPU s"] - before["CPU s"]))
+                slope = round((row["readings"] - before["readings"]) / (row["CPU s"] - before["CPU s"]))
+            row["readings a CPU second, slope"] = slope
             rows.append(row)
             common.say(str(row))
             before = row
