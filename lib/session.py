@@ -59,6 +59,7 @@ def properties(settings: Settings, log: Path | None = None, driver_java_options:
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.databricks.delta.snapshotPartitions": "2",
+            "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",  # a job for that takes longer
             "spark.sql.warehouse.dir": str(STATE / "warehouse"),
             "spark.pyspark.python": spark.python or sys.executable,
             "spark.python.daemon.module": "lib.calculation.daemon",

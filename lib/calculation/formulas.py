@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from lib.algorithm import figures
 from lib.algorithm.formula import Formula, compute
-from lib.calculation import local
+from lib.calculation import frames, local
 from lib.calculation.local import Block, Outcome
 from lib.calculation.located import Plan
 from lib.tables import Lake
@@ -38,7 +38,8 @@ def run(
     begin = time.perf_counter()
     wanted = [key for key, it in outcomes.items() if not it.found and not it.missing_file]
     if wanted:
-        rows = lake.read(spark, plan.table, plan.versions[plan.table])
+        files = chain.from_iterable(cells[key].files for key in wanted)
+        rows = frames.of_files(spark, lake, plan.table, lake.snapshot(plan.table, plan.versions[plan.table]), files)
         regions, days = sorted({region for region, _ in wanted}), sorted({day for _, day in wanted})
         table = compute(spark, rows.where(F.col("region").isin(regions) & F.col("date").isin(days)), formula)
         seconds = (time.perf_counter() - begin) / len(wanted)

@@ -148,7 +148,7 @@ def plan(
     beside_lists: dict[tuple[str, date], list[File]] = {}
     cells: dict[tuple[str, date], list[File]] = {}
     if side and side not in reasons:
-        for region, _, file in _files(snapshots[side]):
+        for region, _, file in located_files(snapshots[side]):
             side_lists.setdefault(region, []).append(file)
     side_files = {region: _sorted(files) for region, files in side_lists.items()}
     if beside and beside not in reasons:
@@ -157,7 +157,7 @@ def plan(
                 beside_lists.setdefault((region, day), []).append(file)
     beside_files = {key: _sorted(files) for key, files in beside_lists.items()}
     if table not in reasons:
-        for region, day, file in _files(snapshots[table]):
+        for region, day, file in located_files(snapshots[table]):
             if selection.wants(region, day):
                 cells.setdefault((region, day), []).append(file)
     return Plan(
@@ -189,7 +189,8 @@ def not_located(snapshot: DeltaTable, name: str) -> str | None:
     return None
 
 
-def _files(snapshot: DeltaTable) -> Iterable[tuple[str, Any, File]]:
+def located_files(snapshot: DeltaTable) -> Iterable[tuple[str, Any, File]]:
+    """Region, day (None in tables that are not partitioned by date) and file, for each file of the snapshot."""
     # Partition columns by name: statistics of the other columns are not needed.
     actions = pa.table(snapshot.get_add_actions(flatten=True))
     names = [

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as f
 
+from lib.calculation.frames import read
 from lib.calculation.replace import replace
 from lib.ingest.silver import Check, Counts, absent, between, number, problem, quarantine, store, versions
 from lib.ingest.silver import count as count_fates
@@ -17,7 +18,7 @@ _NO_TIME = "ts is no time of the accepted range"
 
 
 def alarms(spark: SparkSession, lake: Lake, region: str, zone: str, first: date, last: date, run_id: str) -> Counts:
-    rows = _bronze(spark, lake, "alarms", region, first, last)
+    rows = read(spark, lake, "alarms", region, first, last)
     checks = [*absent("device_id", "network_id", "code"), Check(f.col("at").isNull(), _NO_TIME)]
     rows = rows.withColumn("problem", problem(checks)).withColumn("ts", f.col("at"))
     rows = versions(rows, ("date", "device_id", "ts", "code"), ("network_id", "severity", "text"))
@@ -27,7 +28,7 @@ def alarms(spark: SparkSession, lake: Lake, region: str, zone: str, first: date,
 
 
 def switches(spark: SparkSession, lake: Lake, region: str, zone: str, first: date, last: date, run_id: str) -> Counts:
-    rows = _bronze(spark, lake, "switches", region, first, last)
+    rows = read(spark, lake, "switches", region, first, last)
     closed = f.lower("closed")
     checks = [
         *absent("switch_id", "network_id", "closed"),
@@ -47,8 +48,7 @@ def switches(spark: SparkSession, lake: Lake, region: str, zone: str, first: dat
 
 def outages(spark: SparkSession, lake: Lake, region: str, zone: str, run_id: str) -> Counts:
     """All outages of the region: a later row may move one to another day."""
-    table = lake.read(spark, "outages") if lake.exists("outages") else spark.createDataFrame([], SCHEMAS["outages"])
-    rows = table.where(f.col("region") == region)
+    rows = read(spark, lake, "outages", region)
     times = {name: _instant(name, zone) for name in ("start_ts", "end_ts", "reported_ts")}
     checks = [
         *absent("outage_id", "network_id", "start_ts"),
@@ -80,7 +80,7 @@ _NAMES = {"v|kv": "kV", "v|pu": "pu", "p": "MW", "q": "Mvar", "i": "kA"}
 
 def telemetry(spark: SparkSession, lake: Lake, region: str, zone: str, first: date, last: date, run_id: str) -> Counts:
     """telemetry_day: values in kV or pu, MW, Mvar, kA; a point keeps what it measures over a day."""
-    rows = _bronze(spark, lake, "telemetry", region, first, last)
+    rows = read(spark, lake, "telemetry", region, first, last)
     own = f.try_element_at(_map(_OWN), f.col("measurement_type"))
     kind = f.concat("measurement_type", f.lit("|"), f.coalesce(f.lower("unit"), own))
     factor = f.try_element_at(_map(_FACTORS), kind)
@@ -124,8 +124,3 @@ def _map(values: dict[str, float] | dict[str, str]) -> Column:
 
 def _instant(name: str, zone: str) -> Column:
     return instant(f.col(name), f.lit(zone), f.lit(None).cast("string"))
-
-
-def _bronze(spark: SparkSession, lake: Lake, feed: str, region: str, first: date, last: date) -> DataFrame:
-    table = lake.read(spark, feed) if lake.exists(feed) else spark.createDataFrame([], SCHEMAS[feed])
-    return table.where((f.col("region") == region) & f.col("date").between(f.lit(first), f.lit(last)))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from lib.calculation.frames import read
 from lib.calculation.replace import replace
 from lib.ingest.devices import DEVICES
 from lib.ingest.meters import day_rows
@@ -127,8 +128,7 @@ def _checked(spark: SparkSession, lake: Lake, region: str, zone: str, first: dat
     """Readings, curves and events of the days as READINGS, with `problem` where a row is refused."""
     parts = []
     for feed, shape in (("readings", _readings), ("curves", _curves), ("events", _events)):
-        table = lake.read(spark, feed) if lake.exists(feed) else spark.createDataFrame([], SCHEMAS[feed])
-        rows = table.where((f.col("region") == region) & f.col("date").between(f.lit(first), f.lit(last)))
+        rows = read(spark, lake, feed, region, first, last)
         parts.append(shape(rows, zone).select(*READINGS.names, "problem"))
     return parts[0].unionByName(parts[1]).unionByName(parts[2])
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
-from lib.ingest.records import bronze_rows, date_check, validity
+from lib.calculation.frames import read
+from lib.ingest.records import date_check, validity
 from lib.ingest.silver import MEND, Check, Counts, absent, number, problem, store, versions
 from lib.tables import Lake
 
@@ -59,7 +60,7 @@ def networks(spark: SparkSession, lake: Lake, root: Path, region: str, run_id: s
         Check(f.col("file").rlike(r"[/\\]|^\."), elsewhere),
         Check(f.col("valid_to").try_cast("date") <= f.col("valid_from").try_cast("date"), "valid_to is not later"),
     ]
-    rows = bronze_rows(spark, lake, "networks", region).withColumns({"problem": problem(checks), **validity()})
+    rows = read(spark, lake, "networks", region).withColumns({"problem": problem(checks), **validity()})
     rows = versions(rows, ("network_id", "valid_from"), ("valid_to", "format", "file", "gate_meter_id")).persist()
     try:
         found = rows.where("fate = 'out'").select(
@@ -88,7 +89,7 @@ def connections(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Co
         date_check("valid_from"),
         date_check("valid_to"),
     ]
-    rows = bronze_rows(spark, lake, "connections", region)
+    rows = read(spark, lake, "connections", region)
     rows = rows.withColumns({"problem": problem(checks), **validity(), "bus": f.col("bus").try_cast("bigint")})
     rows = versions(rows, ("meter_id", "valid_from"), ("network_id", "bus", "valid_to"))
     return store(spark, lake, rows, feed="connections", table="meter_bus", region=region, run_id=run_id)

@@ -7,6 +7,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from lib.calculation.frames import read
 from lib.ingest.devices import DEVICES
 from lib.ingest.silver import Check, Counts, absent, number, problem, store, versions
 from lib.ingest.times import instant
@@ -17,7 +18,7 @@ _ALWAYS = date(1970, 1, 1)
 
 def customers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Counts:
     """meter_connection of the region."""
-    rows = bronze_rows(spark, lake, "customers", region)
+    rows = read(spark, lake, "customers", region)
     checks = [
         *absent("customer_id", "meter_id", "valid_from"),
         _phase(),
@@ -32,7 +33,7 @@ def customers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Coun
 
 def transformers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> Counts:
     """transformer of the region; assets have no validity, so a row holds for all days."""
-    rows = bronze_rows(spark, lake, "transformers", region)
+    rows = read(spark, lake, "transformers", region)
     numbers = ("s_rated_kva", "longitude", "latitude")
     checks = [
         *absent("transformer_id", "network_id", "s_rated_kva"),
@@ -56,7 +57,7 @@ def transformers(spark: SparkSession, lake: Lake, region: str, run_id: str) -> C
 
 def device_rows(spark: SparkSession, lake: Lake, region: str, zone: str) -> DataFrame:
     """Devices' rows with `fate`, and the columns of devices.DEVICES."""
-    rows = bronze_rows(spark, lake, "devices", region)
+    rows = read(spark, lake, "devices", region)
     numbers = [it.name for it in DEVICES if it.type == "double"]
     none = f.lit(None).cast("string")
     begin, end = (instant(f.col(name), f.lit(zone), none) for name in ("valid_from", "valid_to"))
@@ -79,15 +80,13 @@ def device_rows(spark: SparkSession, lake: Lake, region: str, zone: str) -> Data
 
 def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
     """Where meters are recorded: meter_id, network_id, transformer_id, is_gate, phase, valid_from, valid_to."""
-    here = f.col("region") == region
     none = f.lit(None)
-    of_transformer = or_empty(spark, lake, "transformer").where(here)
+    of_transformer = read(spark, lake, "transformer", region)
     # meters at medium voltage are in no transformer's area: the bus they hang at tells the network
     last = f.max_by("network_id", f.struct("received", "source_file", "line")).alias("of_bus")
-    of_bus = or_empty(spark, lake, "connections").where(here & f.col("damage").isNull()).groupBy("meter_id").agg(last)
+    of_bus = read(spark, lake, "connections", region).where("damage IS NULL").groupBy("meter_id").agg(last)
     found = (
-        or_empty(spark, lake, "meter_connection")
-        .where(here)
+        read(spark, lake, "meter_connection", region)
         .select("meter_id", "transformer_id", "phase", "valid_from", "valid_to")
         .join(of_transformer.select("transformer_id", "network_id"), "transformer_id", "left")
         .join(of_bus, "meter_id", "left")
@@ -100,8 +99,8 @@ def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
         "valid_from", "valid_to", f.lit(True).alias("is_gate"),
     )  # fmt: skip
     infeeds = (
-        or_empty(spark, lake, "networks")
-        .where(here & f.col("gate_meter_id").isNotNull())
+        read(spark, lake, "networks", region)
+        .where("gate_meter_id IS NOT NULL")
         .select(
             f.col("gate_meter_id").alias("meter_id"),
             none.cast("string").alias("transformer_id"),
@@ -113,16 +112,6 @@ def places(spark: SparkSession, lake: Lake, region: str) -> DataFrame:
         )
     )
     return found.unionByName(gates).unionByName(infeeds)
-
-
-def or_empty(spark: SparkSession, lake: Lake, table: str) -> DataFrame:
-    """The table, or no rows of it where there is none yet."""
-    return lake.read(spark, table) if lake.exists(table) else spark.createDataFrame([], SCHEMAS[table])
-
-
-def bronze_rows(spark: SparkSession, lake: Lake, feed: str, region: str) -> DataFrame:
-    """All rows of the region's files of this feed."""
-    return or_empty(spark, lake, feed).where(f.col("region") == region)
 
 
 def date_check(name: str) -> Check:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+from lib.calculation.frames import read
 from lib.calculation.replace import replace
-from lib.ingest.records import or_empty
 from lib.ingest.silver import Counts, between, quarantine, runs
 from lib.ingest.times import day_begin
 from lib.salting import SaltPlan, plan, profile, salted_group_map
@@ -55,7 +55,7 @@ def load(
 ) -> Counts:
     """snapshot_tile of these days from meter_day, network and meter_bus; counts of customers' meter-days."""
     total = Counts(region, "snapshot_tile")
-    places = _buses(lake.read(spark, "network").where(f.col("region") == region)).persist()
+    places = _buses(read(spark, lake, "network", region)).persist()
     try:
         for first, last in runs(days):
             total += _run(spark, lake, settings, region, zone, first, last, places, run_id)
@@ -201,18 +201,17 @@ def _placed(spark: SparkSession, lake: Lake, region: str, first: date, last: dat
 
     That is the bus that meter_bus names, else the low-voltage bus of the transformer that the records name.
     """
-    here = f.col("region") == region
     day = f.col("date")
-    days = lake.read(spark, "meter_day").where(here & day.between(f.lit(first), f.lit(last)) & ~f.col("is_gate"))
+    days = read(spark, lake, "meter_day", region, first, last).where("NOT is_gate")
     days = days.select("date", "meter_id", "transformer_id", "interval_s", *ROWS.names[4:])
     period = f.struct("valid_from", "network_id", "bus", "valid_to")
-    buses = or_empty(spark, lake, "meter_bus").where(here)
+    buses = read(spark, lake, "meter_bus", region)
     buses = buses.groupBy("meter_id").agg(f.collect_list(period).alias("buses"))
     # of those that hold, the one that began last
     bus = f.array_max(
         f.filter("buses", lambda it: (day >= it.valid_from) & (it.valid_to.isNull() | (day < it.valid_to)))
     )
-    element = or_empty(spark, lake, "transformer").where(here & f.col("element").isNotNull())
+    element = read(spark, lake, "transformer", region).where("element IS NOT NULL")
     element = element.select("transformer_id", f.struct("network_id", "element").alias("trafo"))
     meters = days.join(buses, "meter_id", "left").withColumn("bus", bus)
     meters = meters.join(f.broadcast(element), "transformer_id", "left")
