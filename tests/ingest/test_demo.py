@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pyspark.errors import PySparkException
 
+from lib.calculation.replace import replace
 from lib.grid.network import Network
 from lib.ingest import demo
 from lib.ingest.source import Source
@@ -103,7 +104,7 @@ def test_a_build_broken_off_is_completed_by_the_next(spark: SparkSession, lake: 
     assert demo.tile_counts(it).total() == 6
     # a day with a tile too few, as another writer may leave it
     torn = it.read(spark, "snapshot_tile").where(f"date = '{FIRST}' AND first_slot > 0")
-    it.replace(spark, "snapshot_tile", torn.localCheckpoint(), region="north", first=FIRST, last=FIRST)
+    replace(it, "snapshot_tile", torn.localCheckpoint(), region="north", first=FIRST, last=FIRST)
     build_tiny_lake(spark, lake)
     key = TABLES["snapshot_tile"].key
     whole, expected = (each.read(spark, "snapshot_tile").orderBy(*key).collect() for each in (it, tiny_lake))
