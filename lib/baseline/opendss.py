@@ -85,7 +85,13 @@ class Circuit:
         )
 
     def ready(self, tolerance: float = 1e-10) -> None:
-        self(f"Set tolerance={tolerance!r}", "Set maxiterations=200", "Set controlmode=OFF", "Set mode=snapshot")
+        self(
+            "MakeBusList",
+            f"Set tolerance={tolerance!r}",
+            "Set maxiterations=200",
+            "Set controlmode=OFF",
+            "Set mode=snapshot",
+        )
 
     def solve(self) -> dict[str, complex]:
         """Voltages by node ("b3.1") in volts to ground."""

@@ -119,13 +119,13 @@ def factorise(network: SequenceNetwork) -> SequenceFactors:
     ]
     isolated_row = np.zeros(network.n_row, dtype=bool)
     isolated_row[el.row] = isolated
-    start = np.stack([none, start, none])
+    starts = np.stack([none, start, none])
     if len(network.s_typical_mva):
 
         def solve(k: int, current: NDArray[np.complex128]) -> NDArray[np.complex128]:
             return balanced.solve_complex(sets[k], el, current)
 
-        start = _start(network.s_typical_mva[el.row], start[1], chord, source, held, solve)
+        starts = _start(network.s_typical_mva[el.row], start, chord, source, held, solve)
     together = sum(
         sp.kron(y, np.diag(np.arange(3) == k).astype(float), format="csr") for k, y in enumerate((y0, y1, y2))
     )
@@ -135,7 +135,7 @@ def factorise(network: SequenceNetwork) -> SequenceFactors:
         diagonal_inverse=np.stack([s[0] for s in sets]), lower=np.stack([s[1] for s in sets]),
         upper=np.stack([s[2] for s in sets]),
         chord=_pairs(chord), source_current=_pairs(source), held_voltage=_pairs(held),
-        start_voltage=np.stack([_pairs(v) for v in start]),
+        start_voltage=np.stack([_pairs(v) for v in starts]),
         load_mva=np.stack([_pairs(s[el.row].ravel()) for s in loads]),
         free=~np.stack([isolated, fixed, np.zeros(el.n, dtype=bool)], axis=1), y=together,
     )  # fmt: skip

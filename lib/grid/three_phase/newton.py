@@ -55,8 +55,8 @@ def solve_newton(
     z = np.concatenate([3 * z_wye, z_delta], axis=1).ravel()
     i = np.concatenate([3 * i_wye, np.sqrt(3) * i_delta], axis=1).ravel()
     pairs = factors.start_voltage
-    start = (pairs[..., 0] + 1j * pairs[..., 1]).reshape((n, w) if by_wire else (3, n))
-    start = (start if by_wire else start.T).ravel()
+    begin = pairs[..., 0] + 1j * pairs[..., 1]
+    start = (begin if by_wire else begin.T).ravel()
     for snapshot in snapshots:
         s = np.zeros((n, 6), dtype=complex)
         for pair in range(len(powers) // 2):

@@ -24,6 +24,9 @@ from lib.grid.three_phase.sweep import (
     judge,
 )
 
+SAFETY = 2.0
+"""All sequences in one, and without a chord: the contraction seen may grow more than in the sequence frame."""
+
 _jit = njit(cache=True, error_model="numpy", nogil=True)
 
 
@@ -76,12 +79,14 @@ def _voltage(i, r, w, lane, k0, k1, anc, up, c, v):
 
 
 @_jit
-def _down(first, last, w, begin, some_frozen, flags, acc, start, anc, up, source, v0, loads, scale, frozen, s, sd, c,
-          v, a, peak):  # fmt: skip
+def _down(first, last, w, begin, busy, some_frozen, flags, acc, start, anc, up, source, v0, loads,
+          scale, frozen, s, sd, c, v, a, peak):  # fmt: skip
     """Voltages of this iterate (of the start where `begin`), their change, and the currents drawn at them."""
     for i in range(first, last):
         k0, k1, b, flag = start[i], start[i + 1], w * acc[i], flags[i]
         for lane in range(0, LANES, CHUNK):
+            if not busy[lane // CHUNK]:
+                continue
             for r in range(w):
                 if begin:
                     e, f = splat(v0[i, r, 0]), splat(v0[i, r, 1])
@@ -104,11 +109,13 @@ def _down(first, last, w, begin, some_frozen, flags, acc, start, anc, up, source
 
 
 @_jit
-def _up(first, last, w, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a):
+def _up(first, last, w, busy, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a):
     """Eliminates the currents towards the roots. Frozen lanes keep their last right-hand side."""
     for i in range(last - 1, first - 1, -1):
         k0, k1, b = start[i], start[i + 1], w * acc[i]
         for lane in range(0, LANES, CHUNK):
+            if not busy[lane // CHUNK]:
+                continue
             for r in range(w):
                 x, y = splat(held[i, r, 0]), splat(held[i, r, 1])
                 for t in range(w):
@@ -195,6 +202,7 @@ def solve_tiles(elimination, factors, flags, scratch, p, q, p_delta, q_delta, sc
     s, sd, c, v, a = scratch
     v[w * n :] = 0.0
     frozen, keep, worst = np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES))
+    busy = np.zeros(LANES // CHUNK, dtype=np.bool_)  # groups of lanes with one that is active
     peak, last_peak, last_ratio = np.zeros((2, LANES)), np.zeros((2, LANES)), np.zeros((2, LANES))
     for tile in range(n_tile):
         col = tile * LANES
@@ -212,19 +220,22 @@ def solve_tiles(elimination, factors, flags, scratch, p, q, p_delta, q_delta, sc
             iterate += 1
             peak[:] = 0.0
             some_frozen = False
+            busy[:] = False
             for lane in range(LANES):
                 frozen[0, lane] = 0.0 if state[lane] == ACTIVE else 1.0
+                busy[lane // CHUNK] |= state[lane] == ACTIVE
                 some_frozen |= state[lane] == CONVERGED
             for k in range(len(segment)):
                 first, last = segment[k, 0], segment[k, 1]
                 if segment[k, 2] == 1:
-                    _up(first, last, w, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a)
+                    _up(first, last, w, busy, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a)
                 else:
-                    _down(first, last, w, iterate == 1, some_frozen, flags, acc, start, anc, up, source, v0, loads,
-                          scale, frozen, s, sd, c, v, a, peak)  # fmt: skip
+                    _down(first, last, w, iterate == 1, busy, some_frozen, flags, acc, start, anc, up, source,
+                          v0, loads, scale, frozen, s, sd, c, v, a, peak)  # fmt: skip
             for r in range(1, w):
                 a[0] += a[r]
-            active = judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations)
+            active = judge(iterate, max_iterations, tolerance, SAFETY, peak, last_peak, last_ratio, a, state,
+                           iterations)  # fmt: skip
         for lane in range(LANES):
             keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
         worst[:] = 0.0

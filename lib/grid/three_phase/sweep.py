@@ -22,8 +22,8 @@ from lib.grid.sweep import ACTIVE, BAD_INPUT, CHUNK, CONVERGED, EJECTED, IM, LAN
 WYE, DELTA, WYE_DEPENDENT, DELTA_DEPENDENT = 1, 2, 4, 8
 """Bits of a node's `flags`: which loads it has."""
 
-SAFETY = 1.5
-"""The contraction seen so far may still grow towards its limit."""
+SAFETY, FIRST_SAFETY = 1.5, 4.0
+"""The contraction seen so far may still grow towards its limit, the first one seen most of all."""
 
 SETTLED = 0.01
 """A group whose change is below this share of the tolerance has no contraction worth knowing: it may be rounding."""
@@ -138,8 +138,8 @@ def _voltages(i, lane, k0, k1, anc, up, c, v):
 
 
 @_jit
-def _down(first, last, begin, some_frozen, flags, acc, start, anc, up, chord, source, v0, loads, scale, frozen,
-          s, sd, c, v, a, peak):  # fmt: skip
+def _down(first, last, begin, busy, some_frozen, flags, acc, start, anc, up, chord, source, v0, loads,
+          scale, frozen, s, sd, c, v, a, peak):  # fmt: skip
     """Voltages of this iterate (of the start where `begin`), their change, and the currents drawn at them.
 
     Frozen lanes keep the voltages before their last.
@@ -148,6 +148,8 @@ def _down(first, last, begin, some_frozen, flags, acc, start, anc, up, chord, so
         k0, k1, b, flag = start[i], start[i + 1], 3 * acc[i], flags[i]
         c0, c1, s0, s1 = chord[i, 0], chord[i, 1], splat(source[i, 0]), splat(source[i, 1])
         for lane in range(0, LANES, CHUNK):
+            if not busy[lane // CHUNK]:
+                continue
             if begin:
                 e0, f0, e1, f1 = splat(v0[0, i, 0]), splat(v0[0, i, 1]), splat(v0[1, i, 0]), splat(v0[1, i, 1])
                 e2, f2 = splat(v0[2, i, 0]), splat(v0[2, i, 1])
@@ -186,7 +188,7 @@ def _down(first, last, begin, some_frozen, flags, acc, start, anc, up, chord, so
 
 
 @_jit
-def _up(first, last, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a):
+def _up(first, last, busy, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a):
     """Eliminates the currents towards the roots. Frozen lanes keep their last right-hand side."""
     for i in range(last - 1, first - 1, -1):
         k0, k1, b = start[i], start[i + 1], 3 * acc[i]
@@ -194,6 +196,8 @@ def _up(first, last, some_frozen, acc, start, anc, inverse, low, held, frozen, c
         u0, t0, u2, t2 = inverse[0, i, 0], inverse[0, i, 2], inverse[2, i, 0], inverse[2, i, 2]
         h0, h1 = splat(held[i, 0]), splat(held[i, 1])
         for lane in range(0, LANES, CHUNK):
+            if not busy[lane // CHUNK]:
+                continue
             re, im = load(a, b, lane), load(a, b, IM + lane)
             x0, y0 = re * u0 - im * t0, re * t0 + im * u0
             re, im = load(a, b + 1, lane), load(a, b + 1, IM + lane)
@@ -282,7 +286,7 @@ def _write(n, row, flags, held, start, anc, up, chord, loads, scale, s, sd, c, v
 
 
 @_jit
-def judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations):
+def judge(iterate, max_iterations, tolerance, safety, peak, last_peak, last_ratio, a, state, iterations):
     """Freezes lanes that are done and ejects those that will not be; how many lanes are still active.
 
     As in the balanced sweep, but for two groups of voltages that contract at rates of their own (2, 32): the positive
@@ -306,7 +310,7 @@ def judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, st
             if change <= SETTLED * tolerance:
                 bound += change
                 continue
-            safe = SAFETY * rho
+            safe = (FIRST_SAFETY if iterate == 3 else safety) * rho
             bound += change * safe * safe / (1.0 - safe) if safe < 1.0 else np.inf
             left += change * rho ** (max_iterations - iterate + 2.0) / (1.0 - rho) if rho < 0.95 else np.inf
         if iterate >= 3:
@@ -355,6 +359,7 @@ def solve_tiles(elimination, factors, flags, scratch, p, q, p_delta, q_delta, sc
     s, sd, c, v, a = scratch
     v[3 * n :] = 0.0
     frozen, keep, worst = np.zeros((1, LANES)), np.zeros((1, LANES)), np.zeros((1, LANES))
+    busy = np.zeros(LANES // CHUNK, dtype=np.bool_)  # groups of lanes with one that is active
     peak, last_peak, last_ratio = np.zeros((2, LANES)), np.zeros((2, LANES)), np.zeros((2, LANES))
     for tile in range(n_tile):
         col = tile * LANES
@@ -372,21 +377,24 @@ def solve_tiles(elimination, factors, flags, scratch, p, q, p_delta, q_delta, sc
             iterate += 1
             peak[:] = 0.0
             some_frozen = False
+            busy[:] = False
             for lane in range(LANES):
                 frozen[0, lane] = 0.0 if state[lane] == ACTIVE else 1.0
+                busy[lane // CHUNK] |= state[lane] == ACTIVE
                 some_frozen |= state[lane] == CONVERGED
             for k in range(len(segment)):
                 first, last = segment[k, 0], segment[k, 1]
                 if segment[k, 2] == 1:
-                    _up(first, last, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a)
+                    _up(first, last, busy, some_frozen, acc, start, anc, inverse, low, held, frozen, c, a)
                 else:
-                    _down(first, last, iterate == 1, some_frozen, flags, acc, start, anc, up, chord, source, v0, loads,
-                          scale, frozen, s, sd, c, v, a, peak)  # fmt: skip
+                    _down(first, last, iterate == 1, busy, some_frozen, flags, acc, start, anc, up, chord, source,
+                          v0, loads, scale, frozen, s, sd, c, v, a, peak)  # fmt: skip
             a[0] += a[1]
             a[0] += a[2]
             for lane in range(LANES):
                 peak[1, lane] *= 2.0  # |V0| + |V2| is at most sqrt(2) times their root of squares
-            active = judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations)
+            active = judge(iterate, max_iterations, tolerance, SAFETY, peak, last_peak, last_ratio, a, state,
+                           iterations)  # fmt: skip
         for lane in range(LANES):
             keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
         worst[:] = 0.0
