@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.grid.powerflow import LANES, SlotStatus, solve
-from lib.grid.three_phase import PhaseNetwork, SequenceNetwork, assume_zero_sequence, solve_three_phase
+from lib.grid.three_phase import PhaseNetwork, SequenceNetwork, assume_zero_sequence, by_phase, solve_three_phase
 from tests.grid.three_phase_nets import (
     random_phase_powers,
     random_sequence_network,
@@ -238,6 +238,29 @@ def test_an_isolated_neutral_is_reported_and_keeps_the_power():
     i = flow.network.injections(net)
     at_2 = branches.p_to_mw[1].sum()  # line 1 feeds bus 3 alone
     assert abs(at_2 - i.p_mw[3].sum()) <= 1e-8
+
+
+def test_meters_go_to_their_phases():
+    """Single-phase meters and one of all three phases give what the same net's elements give."""
+    net = unbalanced_net()
+    network = SequenceNetwork.from_pandapower(net)
+    meters = [
+        (3, "a", -0.02),
+        (3, "b", -0.005),
+        (3, "c", -0.011),
+        (4, "c", 0.008),
+        (2, "abc", -0.036),
+        (5, "abc", 0.004),
+    ]
+    bus, phase, p_mw = zip(*meters, strict=True)
+    series = np.array(p_mw)[:, None] * [1.0, 0.5]
+    given = network.injections(net).p_mw
+    given[0] = 0
+    assert np.allclose(by_phase(network.positive, bus, phase, series), given[..., None] * [1.0, 0.5])
+    with pytest.raises(ValueError, match="meter 0: bus 99"):
+        by_phase(network.positive, [99], ["a"], series[:1])
+    with pytest.raises(ValueError, match="meter 0: phase 'd'"):
+        by_phase(network.positive, [3], ["d"], series[:1])
 
 
 def test_bytes_round_trip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class PhaseInjections:
 
 
 def injections(network: Network, net: Any) -> PhaseInjections:
-    """Sums loads, sgens, storages (a third in each phase) and asymmetric loads and sgens, with scaling and in_service.
+    """Sum of loads, sgens and storages (a third in each phase) and asymmetric loads and sgens, with scaling and in_service.
 
     Elements of `type` "delta" are between phases: what asymmetric ones give for phase a is between a and b, b is
     between b and c, c between c and a. Constant-impedance and constant-current shares belong to the network and are
@@ -63,3 +64,24 @@ def _powers(name: str, table: Any) -> NDArray[np.complex128]:
         ]
         p, q = p * np.asarray(shares[0], dtype=float), q * np.asarray(shares[1], dtype=float)
     return np.repeat((p + 1j * q)[:, None] / 3, 3, axis=1)
+
+
+def by_phase(
+    network: Network, bus: Sequence[int], phase: Sequence[str], power: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """(n_bus, 3, n_snapshot) sum of what meters measure, as `solve_three_phase` takes it.
+
+    network: the positive sequence, for its buses. bus, phase, power: per meter its bus, its phase ("a", "b", "c", or "abc"
+    for one that measures all three together: a third each) and its series (n_meter, n_snapshot), generation positive.
+    Raises ValueError for a bus that is not in the network and for another phase, naming the meter.
+    """
+    power = np.asarray(power)
+    out = np.zeros((network.n_bus, 3, power.shape[1]), dtype=power.dtype)
+    for k, (at, phases) in enumerate(zip(bus, phase, strict=True)):
+        if at not in network.row_of or network.row_of[at] >= network.n_bus:
+            raise ValueError(f"meter {k}: bus {at} is not in {network.source or 'the network'}")
+        if phases not in (*PHASES, "abc"):
+            raise ValueError(f'meter {k}: phase {phases!r} is not "a", "b", "c" or "abc"')
+        for name in phases:
+            out[network.row_of[at], PHASES.index(name)] += power[k] / len(phases)
+    return out
