@@ -29,11 +29,11 @@ class PhaseInjections:
 
 
 def injections(network: Network, net: Any) -> PhaseInjections:
-    """Sum of loads, sgens and storages (a third in each phase) and asymmetric loads and sgens, with scaling and in_service.
+    """Sum of loads, sgens, storages (a third in each phase), asymmetric loads and sgens, with scaling and in_service.
 
-    Elements of `type` "delta" are between phases: what asymmetric ones give for phase a is between a and b, b is
-    between b and c, c between c and a. Constant-impedance and constant-current shares belong to the network and are
-    left out; so are motors' and wards' powers refused by ValueError: make them loads.
+    Elements of `type` "delta" are between phases: what asymmetric ones give for phase a is between a and b, b is between
+    b and c, c between c and a. Constant-impedance and constant-current shares belong to the network and are left out.
+    Raises ValueError for motors and wards in service, whose power has no phases.
     """
     s = {"wye": np.zeros((network.n_bus, 3), dtype=complex), "delta": np.zeros((network.n_bus, 3), dtype=complex)}
     for table in ("motor", "ward"):
@@ -71,8 +71,8 @@ def by_phase(
 ) -> NDArray[np.floating]:
     """(n_bus, 3, n_snapshot) sum of what meters measure, as `solve_three_phase` takes it.
 
-    network: the positive sequence, for its buses. bus, phase, power: per meter its bus, its phase ("a", "b", "c", or "abc"
-    for one that measures all three together: a third each) and its series (n_meter, n_snapshot), generation positive.
+    network: the positive sequence, for its buses. bus, phase, power: per meter its bus, its phase ("a", "b", "c", or
+    "abc" for one that measures all three: a third each), its series (n_meter, n_snapshot), generation positive.
     Raises ValueError for a bus that is not in the network and for another phase, naming the meter.
     """
     power = np.asarray(power)
