@@ -94,7 +94,7 @@ def uneven(network: Any, net: Any, snapshots: int, seed: int = 1) -> tuple[NDArr
 def measure(code: str, snapshots: int, opendss_snapshots: int, repeats: int, tolerance: float) -> dict[str, Any]:
     """Times and errors on one grid."""
     from lib.baseline.power_grid_model_three_phase import PhaseBatchModel
-    from lib.grid.three_phase import SequenceNetwork, solve_three_phase
+    from lib.grid.three_phase import PhaseNetwork, SequenceNetwork, solve_three_phase
 
     net = grid(code)
     network = SequenceNetwork.from_pandapower(net)
@@ -106,6 +106,7 @@ def measure(code: str, snapshots: int, opendss_snapshots: int, repeats: int, tol
     typical[:n_bus] = p.mean(axis=2, dtype=float) + 1j * q.mean(axis=2, dtype=float)
     positive = dataclasses.replace(network.positive, s_typical_mva=typical.sum(axis=1))
     network = dataclasses.replace(network, positive=positive, s_typical_mva=typical)
+    wires = PhaseNetwork.from_sequence(network, {})
     loaded = np.any((p != 0) | (q != 0), axis=(1, 2))
     model = PhaseBatchModel(network, net, loaded)
     update = model.update(p, q)
@@ -115,8 +116,8 @@ def measure(code: str, snapshots: int, opendss_snapshots: int, repeats: int, tol
         nodes = model.run(update, method=method, tolerance=tolerance, angles=True)
         return (nodes["u_pu"] * np.exp(1j * nodes["u_angle"]))[:, :n_bus].transpose(1, 2, 0)
 
-    def own(tolerance: float) -> NDArray[np.complex128]:
-        return solve_three_phase(network, p, q, tolerance=tolerance, max_iterations=100).v_pu
+    def own(tolerance: float, own: Any = network) -> NDArray[np.complex128]:
+        return solve_three_phase(own, p, q, tolerance=tolerance, max_iterations=100).v_pu
 
     def error(v: NDArray[np.complex128]) -> float:
         difference = np.abs(v - reference[..., : v.shape[-1]])
@@ -128,21 +129,22 @@ def measure(code: str, snapshots: int, opendss_snapshots: int, repeats: int, tol
     volts = np.stack([per_unit(v) for v in circuit.loop(few)], axis=-1)
     errors: dict[str, Any] = {
         "grid": code, "buses": n_bus, PGM: error(polar("iterative_current", tolerance)), "OpenDSS": error(volts),
-        "gridsink": error(own(tolerance)), "reference, cross-checked": error(own(REFERENCE_TOLERANCE)),
+        "gridsink": error(own(tolerance)), "gridsink, wire by wire": error(own(tolerance, wires)), "reference, cross-checked": error(own(REFERENCE_TOLERANCE)),
     }  # fmt: skip
     equal = equal_tolerance(lambda t: error(own(t)), errors[PGM], tolerance)
     if equal is not None:
         errors["gridsink at equal error"], errors["its tolerance"] = error(own(equal)), equal
 
-    kept = None
+    kept: dict[int, Any] = {}
 
-    def gridsink(tolerance: float) -> None:
-        nonlocal kept  # a loop over days reuses the arrays of the day before
-        kept = solve_three_phase(network, p, q, tolerance=tolerance, max_iterations=100, out=kept)
+    def gridsink(tolerance: float, own: Any = network) -> None:  # a loop over days reuses the arrays of the day before
+        last = kept.get(id(own))
+        kept[id(own)] = solve_three_phase(own, p, q, tolerance=tolerance, max_iterations=100, out=last)
 
     rivals = {"gridsink": functools.partial(gridsink, tolerance), PGM: lambda: model.run(update, tolerance=tolerance)}
     if equal is not None:
         rivals["gridsink at equal error"] = functools.partial(gridsink, equal)
+    rivals["gridsink, wire by wire"] = functools.partial(gridsink, tolerance, wires)
     rivals[OPENDSS] = lambda: [None for _ in circuit.loop(few)]
     seconds = common.interleaved(rivals, repeats)
     ns = {
