@@ -129,7 +129,8 @@ def measure(code: str, snapshots: int, opendss_snapshots: int, repeats: int, tol
     volts = np.stack([per_unit(v) for v in circuit.loop(few)], axis=-1)
     errors: dict[str, Any] = {
         "grid": code, "buses": n_bus, PGM: error(polar("iterative_current", tolerance)), "OpenDSS": error(volts),
-        "gridsink": error(own(tolerance)), "gridsink, wire by wire": error(own(tolerance, wires)), "reference, cross-checked": error(own(REFERENCE_TOLERANCE)),
+        "gridsink": error(own(tolerance)), "gridsink, wire by wire": error(own(tolerance, wires)),
+        "reference, cross-checked": error(own(REFERENCE_TOLERANCE)),
     }  # fmt: skip
     equal = equal_tolerance(lambda t: error(own(t)), errors[PGM], tolerance)
     if equal is not None:

@@ -31,9 +31,9 @@ class PhaseInjections:
 def injections(network: Network, net: Any) -> PhaseInjections:
     """Sum of loads, sgens, storages (a third in each phase), asymmetric loads and sgens, with scaling and in_service.
 
-    Elements of `type` "delta" are between phases: what asymmetric ones give for phase a is between a and b, b
-    is between b and c, c between c and a. Constant-impedance and constant-current shares belong to the network and are left out.
-    Raises ValueError for motors and wards in service, whose power has no phases.
+    Elements of `type` "delta" are between phases: what asymmetric ones give for phase a is between a and b, b is
+    between b and c, c between c and a. Constant-impedance and constant-current shares belong to the network and are
+    left out. Raises ValueError for motors and wards in service, whose power has no phases.
     """
     s = {"wye": np.zeros((network.n_bus, 3), dtype=complex), "delta": np.zeros((network.n_bus, 3), dtype=complex)}
     for table in ("motor", "ward"):
