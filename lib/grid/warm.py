@@ -10,7 +10,6 @@ from lib.grid.network import Network
 from lib.grid.powerflow import LANES, SlotStatus, solve
 from lib.grid.regulators import IEEE_1547_PV, IEEE_1547_QV_B, Inverters, TapChangers, with_regulators
 from lib.grid.summary import Limits, Summariser
-from lib.grid.three_phase import PhaseNetwork, SequenceNetwork, solve_three_phase
 
 
 def two_bus_network() -> Network:
@@ -30,10 +29,10 @@ def two_bus_network() -> Network:
 
 
 def compile_all() -> None:
-    """Runs each kernel once on two buses, for every type of array that jobs hand it."""
+    """Runs each kernel once on two buses, for every type of array that jobs hand it (the unbalanced ones: float32)."""
     for dtype in (np.float32, np.float64):
         compile_power_flow(dtype)
-        _compile_three_phase(dtype)
+    _compile_three_phase()
     _compile_estimation(two_bus_network())
 
 
@@ -62,7 +61,9 @@ def _regulated(network: Network) -> Network:
     return with_regulators(network, changer, Inverters.alike(one, np.array([0.02]), IEEE_1547_QV_B, IEEE_1547_PV))
 
 
-def _compile_three_phase(dtype: type[np.floating]) -> None:
+def _compile_three_phase() -> None:
+    from lib.grid.three_phase import PhaseNetwork, SequenceNetwork, solve_three_phase
+
     positive = two_bus_network()
     none = np.zeros((2, 3), dtype=complex)
     sequence = SequenceNetwork(
@@ -70,7 +71,7 @@ def _compile_three_phase(dtype: type[np.floating]) -> None:
         source_y2_pu=np.array([-10j]), source_y0_pu=np.array([-10j]),
         z_wye_mva=none, i_wye_mva=none, z_delta_mva=none, i_delta_mva=none,
     )  # fmt: skip
-    p = np.zeros((2, 3, LANES), dtype=dtype)
+    p = np.zeros((2, 3, LANES), dtype=np.float32)
     p[1] = -0.03
     for network in (sequence, PhaseNetwork.from_sequence(sequence, {})):
         flow = solve_three_phase(network, p, np.zeros_like(p))
