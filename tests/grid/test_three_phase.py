@@ -76,11 +76,11 @@ def test_open_line_ends_and_switches_agree_with_pandapower():
 
 
 def test_the_european_feeder_agrees_with_pandapower():
-    """907 buses, 55 single-phase customers; its small branches reach pandapower's own 3e-8 MVA late."""
+    """907 buses, 55 single-phase customers of a kW: 3e-8 MVA, where pandapower stops, is not near enough there."""
     import pandapower.networks
 
     net = pandapower.networks.ieee_european_lv_asymmetric("on_peak_566")
-    expected = solved_by_pandapower(net)
+    expected = solved_by_pandapower(net, restarts=2)
     flow = solved_net(net)
     assert flow.converged.all()
     assert flow.unbalance_percent.max() > 0.2

@@ -18,14 +18,12 @@ from lib.grid.three_phase.sweep import (
     ROOT3,
     WYE,
     WYE_DEPENDENT,
+    aligned,
     constant_power,
     dependent,
     gather,
     judge,
 )
-
-SAFETY = 2.0
-"""All sequences in one, and without a chord: the contraction seen may grow more than in the sequence frame."""
 
 _jit = njit(cache=True, error_model="numpy", nogil=True)
 
@@ -185,7 +183,7 @@ def scratch_arrays(n: int, n_accumulator: int, w: int, with_delta: bool, dtype: 
     )
     held = getattr(_kept, "arrays", None)
     if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
-        held = _kept.arrays = tuple(np.zeros((rows, 2 * LANES), kind) for rows, kind in wanted)
+        held = _kept.arrays = tuple(aligned(rows, kind) for rows, kind in wanted)
     return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
 
 
@@ -234,8 +232,7 @@ def solve_tiles(elimination, factors, flags, scratch, p, q, p_delta, q_delta, sc
                           v0, loads, scale, frozen, s, sd, c, v, a, peak)  # fmt: skip
             for r in range(1, w):
                 a[0] += a[r]
-            active = judge(iterate, max_iterations, tolerance, SAFETY, peak, last_peak, last_ratio, a, state,
-                           iterations)  # fmt: skip
+            active = judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations)
         for lane in range(LANES):
             keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
         worst[:] = 0.0

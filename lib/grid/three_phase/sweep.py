@@ -22,7 +22,7 @@ from lib.grid.sweep import ACTIVE, BAD_INPUT, CHUNK, CONVERGED, EJECTED, IM, LAN
 WYE, DELTA, WYE_DEPENDENT, DELTA_DEPENDENT = 1, 2, 4, 8
 """Bits of a node's `flags`: which loads it has."""
 
-SAFETY, FIRST_SAFETY = 1.5, 4.0
+SAFETY, FIRST_SAFETY = 2.0, 4.0
 """The contraction seen so far may still grow towards its limit, the first one seen most of all."""
 
 SETTLED = 0.01
@@ -286,7 +286,7 @@ def _write(n, row, flags, held, start, anc, up, chord, loads, scale, s, sd, c, v
 
 
 @_jit
-def judge(iterate, max_iterations, tolerance, safety, peak, last_peak, last_ratio, a, state, iterations):
+def judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations):
     """Freezes lanes that are done and ejects those that will not be; how many lanes are still active.
 
     As in the balanced sweep, but for two groups of voltages that contract at rates of their own (2, 32): the positive
@@ -310,7 +310,7 @@ def judge(iterate, max_iterations, tolerance, safety, peak, last_peak, last_rati
             if change <= SETTLED * tolerance:
                 bound += change
                 continue
-            safe = (FIRST_SAFETY if iterate == 3 else safety) * rho
+            safe = (FIRST_SAFETY if iterate == 3 else SAFETY) * rho
             bound += change * safe * safe / (1.0 - safe) if safe < 1.0 else np.inf
             left += change * rho ** (max_iterations - iterate + 2.0) / (1.0 - rho) if rho < 0.95 else np.inf
         if iterate >= 3:
@@ -323,6 +323,14 @@ def judge(iterate, max_iterations, tolerance, safety, peak, last_peak, last_rati
                 continue
         active += 1
     return active
+
+
+def aligned(rows: int, kind: np.dtype) -> np.ndarray:
+    """Zeros (rows, 64) that start on a cache line, so that no vector lies across two."""
+    size = rows * 2 * LANES * np.dtype(kind).itemsize
+    raw = np.zeros(size + 64, dtype=np.uint8)
+    first = -raw.ctypes.data % 64
+    return raw[first : first + size].view(kind).reshape(rows, 2 * LANES)
 
 
 _kept = threading.local()
@@ -340,7 +348,7 @@ def scratch_arrays(n: int, n_accumulator: int, with_delta: bool, dtype: np.dtype
     )
     held = getattr(_kept, "arrays", None)
     if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
-        held = _kept.arrays = tuple(np.zeros((rows, 2 * LANES), kind) for rows, kind in wanted)
+        held = _kept.arrays = tuple(aligned(rows, kind) for rows, kind in wanted)
     return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
 
 
@@ -393,8 +401,7 @@ def solve_tiles(elimination, factors, flags, scratch, p, q, p_delta, q_delta, sc
             a[0] += a[2]
             for lane in range(LANES):
                 peak[1, lane] *= 2.0  # |V0| + |V2| is at most sqrt(2) times their root of squares
-            active = judge(iterate, max_iterations, tolerance, SAFETY, peak, last_peak, last_ratio, a, state,
-                           iterations)  # fmt: skip
+            active = judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, state, iterations)
         for lane in range(LANES):
             keep[0, lane] = 1.0 if state[lane] == CONVERGED else 0.0
         worst[:] = 0.0
