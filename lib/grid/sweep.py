@@ -283,6 +283,14 @@ def scatter(e, f, lanes, e_out, f_out):
                 f_out[to // LANES, row, to % LANES] = f[tile, row, k]
 
 
+def aligned(rows: int, kind: np.dtype) -> np.ndarray:
+    """Zeros (rows, 64) that start on a cache line, so that no vector lies across two."""
+    size = rows * 2 * LANES * np.dtype(kind).itemsize
+    raw = np.zeros(size + 64, dtype=np.uint8)
+    first = -raw.ctypes.data % 64
+    return raw[first : first + size].view(kind).reshape(rows, 2 * LANES)
+
+
 _kept = threading.local()
 
 
@@ -302,7 +310,7 @@ def scratch_arrays(n: int, n_depth: int, n_accumulator: int, dtype: np.dtype) ->
     )
     held = getattr(_kept, "arrays", None)
     if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
-        held = _kept.arrays = tuple(np.zeros((rows, 2 * LANES), kind) for rows, kind in wanted)
+        held = _kept.arrays = tuple(aligned(rows, kind) for rows, kind in wanted)
     return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
 
 

@@ -11,14 +11,13 @@ import numpy as np
 from numba import njit
 
 from lib.grid.simd import load, select, splat, store
-from lib.grid.sweep import ACTIVE, CHUNK, CONVERGED, IM, LANES, PADDING
+from lib.grid.sweep import ACTIVE, CHUNK, CONVERGED, IM, LANES, PADDING, aligned
 from lib.grid.three_phase.sweep import (
     DELTA,
     DELTA_DEPENDENT,
     ROOT3,
     WYE,
     WYE_DEPENDENT,
-    aligned,
     constant_power,
     dependent,
     gather,

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from lib.grid.simd import load, select, splat, sqrt, store
-from lib.grid.sweep import ACTIVE, BAD_INPUT, CHUNK, CONVERGED, EJECTED, IM, LANES, PADDING
+from lib.grid.sweep import ACTIVE, BAD_INPUT, CHUNK, CONVERGED, EJECTED, IM, LANES, PADDING, aligned
 
 WYE, DELTA, WYE_DEPENDENT, DELTA_DEPENDENT = 1, 2, 4, 8
 """Bits of a node's `flags`: which loads it has."""
@@ -310,7 +310,7 @@ def judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, st
             if change <= SETTLED * tolerance:
                 bound += change
                 continue
-            safe = (FIRST_SAFETY if iterate == 3 else SAFETY) * rho
+            safe = min((FIRST_SAFETY if iterate == 3 else SAFETY) * rho, 0.5 * (1.0 + rho))
             bound += change * safe * safe / (1.0 - safe) if safe < 1.0 else np.inf
             left += change * rho ** (max_iterations - iterate + 2.0) / (1.0 - rho) if rho < 0.95 else np.inf
         if iterate >= 3:
@@ -323,14 +323,6 @@ def judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, a, st
                 continue
         active += 1
     return active
-
-
-def aligned(rows: int, kind: np.dtype) -> np.ndarray:
-    """Zeros (rows, 64) that start on a cache line, so that no vector lies across two."""
-    size = rows * 2 * LANES * np.dtype(kind).itemsize
-    raw = np.zeros(size + 64, dtype=np.uint8)
-    first = -raw.ctypes.data % 64
-    return raw[first : first + size].view(kind).reshape(rows, 2 * LANES)
 
 
 _kept = threading.local()
