@@ -48,6 +48,8 @@ def properties(settings: Settings, log: Path | None = None, driver_java_options:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.showConsoleProgress": "false",
+        # Of what is kept, too, small partitions are joined: fewer tasks and files where there is little.
+        "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
     }
     if is_local(settings):
         jars = os.pathsep.join(str(jar) for jar in delta_jars())
