@@ -148,7 +148,9 @@ class TransformerLoadSettings(Group):
 
 class VoltageQualitySettings(Group):
     nominal_v: float = Field(230, gt=0, description="low voltage: nominal, phase to neutral, V")
-    medium_nominal_kv: float = Field(20, gt=0, description="medium voltage: nominal between phases, kV")
+    medium_nominal_kv: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (10.0, 20.0), min_length=1, description="medium voltage: nominal between phases, the nearest counts, kV"
+    )
     low_percent: float = Field(10, ge=0, le=100, description="single-phase supply: voltage may be so far below")
     high_percent: float = Field(7, ge=0, le=100, description="single-phase supply: voltage may be so far above")
     three_phase_percent: float = Field(7, ge=0, le=100, description="three-phase supply: may be so far off")

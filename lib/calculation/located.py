@@ -152,7 +152,7 @@ def plan(
             side_lists.setdefault(region, []).append(file)
     side_files = {region: _sorted(files) for region, files in side_lists.items()}
     if beside and beside not in reasons:
-        for region, day, file in _files(snapshots[beside]):
+        for region, day, file in located_files(snapshots[beside]):
             if selection.wants(region, day):
                 beside_lists.setdefault((region, day), []).append(file)
     beside_files = {key: _sorted(files) for key, files in beside_lists.items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import date
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from pyspark.sql import functions as f
 from lib.calculation.frames import read
 from lib.calculation.replace import replace
 from lib.ingest.devices import DEVICES
-from lib.ingest.meters import day_rows
+from lib.ingest.meters import QUANTITIES, day_rows
 from lib.ingest.places import PLACED_ROWS, PLACES, placed_rows
 from lib.ingest.readings import READINGS, REGISTERS
 from lib.ingest.records import device_rows, places
@@ -90,14 +92,20 @@ def _run(
     made = made.persist()
     try:
         known = made.where("kind = 'day' AND known").withColumn("region", f.lit(region))
+        some = reduce(or_, (f.col(name).isNotNull() for name in (*QUANTITIES, "last_gasps")))
+        sums = [f.sum(name).alias(name) for name in ("readings", "duplicates", "superseded")]
+        by_day = known.groupBy("date").agg(f.max(some).alias("some"), *sums).collect()
+        # A day of which nothing came but the register at its end is of use to the next day alone.
+        known = known.where(f.col("date").isin([row.date for row in by_day if row.some]))
         known = known.coalesce(spark.sparkContext.defaultParallelism)  # a file of each for a day
         replace(
             lake, "meter_day", known.select(*SCHEMAS["meter_day"].names), region=region, first=first, last=last,
             run_id=run_id,
         )  # fmt: skip
         bad = refused.unionByName(_not_used(made)).persist()
-        found = known.agg(*(f.coalesce(f.sum(name), f.lit(0)) for name in ("readings", "duplicates", "superseded")))
-        out, duplicates, superseded = found.collect()[0]
+        out, duplicates, superseded = (
+            sum(row[it] for row in by_day) for it in ("readings", "duplicates", "superseded")
+        )
         lost = bad.agg(f.coalesce(f.sum("rows"), f.lit(0))).collect()[0][0]
         quarantine(spark, lake, "readings", bad if lost else None, region, between(first, last), run_id)
         total = _count(rows.where(wanted))

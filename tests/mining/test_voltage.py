@@ -59,9 +59,10 @@ def test_three_phase_supply_has_closer_limits(meter: dict[str, Any]) -> None:
     assert (one["slots_low"], one["slots_high"]) == (1, 0)
 
 
-def test_medium_voltage_is_judged_by_its_own_nominal() -> None:
-    operator = VoltageQuality(medium_nominal_kv=10.0)
-    phase_v = 10_000 / np.sqrt(3)
+@pytest.mark.parametrize("kv", [10.0, 20.0])
+def test_medium_voltage_is_judged_by_its_own_nominal(kv: float) -> None:
+    operator = VoltageQuality(medium_nominal_kv=(10.0, 20.0))
+    phase_v = kv * 1000 / np.sqrt(3)
     values = [phase_v * factor for factor in [1.0] * 94 + [0.92, 1.08]]
     rows = _meter.example_rows(day_of(DAY), [{"transformer_id": None, "u_a_v": values}])
     one = row(finished(operator, rows, {}, day_of(DAY)))

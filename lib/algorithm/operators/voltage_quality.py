@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lib.algorithm.equivalence import identical
@@ -44,8 +45,9 @@ class VoltageQuality:
 
     nominal_v: Annotated[float, Field(gt=0, description="low voltage: nominal, phase to neutral, V")] = 230.0
     medium_nominal_kv: Annotated[
-        float, Field(gt=0, description="nominal between phases where meters are in no transformer's area, kV")
-    ] = 20.0
+        tuple[Annotated[float, Field(gt=0)], ...],
+        Field(min_length=1, description="nominal between phases where meters are in no transformer's area, kV"),
+    ] = (10.0, 20.0)
     low_percent: Annotated[_Percent, Field(description="single-phase supply: voltage may be so far below")] = 10.0
     high_percent: Annotated[_Percent, Field(description="single-phase supply: voltage may be so far above")] = 7.0
     three_phase_percent: Annotated[_Percent, Field(description="three-phase supply: may be so far off")] = 7.0
@@ -79,6 +81,7 @@ class VoltageQuality:
         "slots_valid": Figure("sum", "bigint", "", "of the others with a measured voltage", 0),
         "slots_low": Figure("sum", "bigint", "", "of these below the lower limit", 0),
         "slots_high": Figure("sum", "bigint", "", "of these above the upper limit", 0),
+        "area_nominal_v": Figure("max", "double", "V", "nominal voltage of the area's meters, phase to neutral", 0),
         "u_min_v": Figure("min", "double", "V", "lowest valid voltage", 0),
         "u_max_v": Figure("max", "double", "V", "highest valid voltage", 0),
         "low_h": Figure("sum", "double", "h", "time below the lower limit, summed over meters", 0),
@@ -113,7 +116,7 @@ class VoltageQuality:
     def _limits(self, meters: Meters) -> Limits:
         """Of each meter: single-phase or three-phase supply, low or medium voltage."""
         medium = meters.rows["transformer_id"].is_null().to_numpy().astype(bool)
-        nominal = np.where(medium, self.medium_nominal_kv * 1000 / np.sqrt(3), self.nominal_v)
+        nominal = np.where(medium, self._medium_nominal_v(meters), self.nominal_v)
         phases = np.sum([meters.has(name) for name in _COLUMNS["arrays"][:3]], axis=0)
         recorded = pc.fill_null(pc.equal(meters.rows["phase"], "ABC"), False).to_numpy().astype(bool)
         three = (phases > 1) | recorded | medium
@@ -122,6 +125,13 @@ class VoltageQuality:
         return Limits(
             nominal, nominal * (100 - low) / 100, nominal * (100 + high) / 100, nominal * self.outage_percent / 100
         )
+
+    def _medium_nominal_v(self, meters: Meters) -> NDArray[np.float64]:
+        """(n,) V, phase to neutral: of the nominal voltages given the one nearest to the day's highest voltage."""
+        nominal = np.array(self.medium_nominal_kv) * 1000 / np.sqrt(3)
+        values = np.concatenate([meters.values(name) for name in _COLUMNS["arrays"][:3]], axis=1)
+        highest = np.max(values, axis=1, where=values > 0, initial=1e-3)
+        return nominal[np.argmin(np.abs(np.log(highest[:, None] / nominal)), axis=1)]
 
     def merge(self, a: Partial, b: Partial) -> Partial:
         days, runs = pa.concat_tables([a.days, b.days]), pa.concat_tables([a.runs, b.runs])
@@ -142,6 +152,7 @@ class VoltageQuality:
         figures |= {name: pc.sum(gates[name]).as_py() for name in of_gate}
         for name in ("unbalance_max_percent", "imbalance_max_percent"):
             figures[name] = pc.max(gates[name]).as_py()
+        figures["area_nominal_v"] = pc.max(partial.days["nominal_v"]).as_py()
         figures["u_min_v"], figures["u_max_v"] = (
             pc.min(customers["u_min_v"]).as_py(),
             pc.max(customers["u_max_v"]).as_py(),
