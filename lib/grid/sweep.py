@@ -15,6 +15,7 @@ import threading
 
 import numpy as np
 from numba import njit
+from numpy.typing import DTypeLike
 
 from lib.grid.simd import load, select, splat, sqrt, store
 
@@ -283,7 +284,7 @@ def scatter(e, f, lanes, e_out, f_out):
                 f_out[to // LANES, row, to % LANES] = f[tile, row, k]
 
 
-def aligned(rows: int, kind: np.dtype) -> np.ndarray:
+def aligned(rows: int, kind: DTypeLike) -> np.ndarray:
     """Zeros (rows, 64) that start on a cache line, so that no vector lies across two."""
     size = rows * 2 * LANES * np.dtype(kind).itemsize
     raw = np.zeros(size + 64, dtype=np.uint8)
