@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from lib.grid import Network
+from lib.grid.network import BRANCH_KINDS
 from tests.grid.reference import admittance
+
+_LEGS = {"mv": (1, 1), "lv": (2, 1)}
+"""Leg of a three-winding transformer, and the end of it that is not the star point."""
 
 
 def measured(network: Network, table: pd.DataFrame, v: NDArray[np.complex128]) -> NDArray[np.float64]:
@@ -23,12 +27,12 @@ def measured(network: Network, table: pd.DataFrame, v: NDArray[np.complex128]) -
             row = network.row_of[element]
             out.append({"v": abs(v[row]), "va": np.degrees(np.angle(v[row])), "p": s[row].real, "q": s[row].imag}[kind])
             continue
-        from lib.grid.network import BRANCH_KINDS
-
+        leg, end = _LEGS.get(side, (0, 0)) if where == "trafo3w" else (0, int(side in ("to", "lv")))
         (branch,) = np.flatnonzero(
-            (network.branch_kind == BRANCH_KINDS.index(where)) & (network.branch_element == element)
+            (network.branch_kind == BRANCH_KINDS.index(where))
+            & (network.branch_element == element)
+            & (network.branch_side == leg)
         )
-        end = int(side in ("to", "lv"))
         ends = network.branch_from[branch], network.branch_to[branch]
         i = network.branch_y_pu[branch, end] @ v[list(ends)]
         power = v[ends[end]] * np.conj(i)

@@ -1,13 +1,9 @@
-"""State estimation against pandapower, power-grid-model, a general optimiser, and itself under any batch."""
+"""State estimation against power-grid-model, a general optimiser, and itself under any batch."""
 
 from __future__ import annotations
 
-import copy
-import functools
-
 import numpy as np
 import pandapower as pp
-import pandapower.estimation
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -15,8 +11,8 @@ from hypothesis import strategies as st
 
 from lib.grid import Network
 from lib.grid.estimation import EstimateStatus, Estimator, estimate
-from tests.grid.estimation_reference import least_squares_estimate, measured
-from tests.grid.measurement_sets import COLUMNS, everywhere, of_pandapower, readings, true_voltages, voltages
+from tests.grid.estimation_reference import least_squares_estimate
+from tests.grid.measurement_sets import COLUMNS, everywhere, readings, true_voltages, voltages
 from tests.grid.random_networks import random_injections, random_network
 
 seeds = st.integers(0, 10_000)
@@ -24,53 +20,6 @@ seeds = st.integers(0, 10_000)
 
 def same_bits(a, b) -> bool:
     return np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
-
-
-@functools.cache
-def net_of(name: str):
-    if name.startswith("1-"):
-        import simbench
-
-        net = simbench.get_simbench_net(name)
-    else:
-        net = getattr(pp.networks, name)()
-    pp.runpp(net, calculate_voltage_angles=True, tolerance_mva=1e-9)
-    return net
-
-
-NETS = ("create_cigre_network_mv", "create_cigre_network_lv", "example_simple", "case9", "case30", "case57")
-
-
-@pytest.mark.parametrize(
-    ("name", "currents"),
-    [*((name, currents) for name in NETS for currents in (False, True)), ("1-LV-rural3--0-sw", True)],
-)
-def test_agrees_with_pandapower(name: str, currents: bool) -> None:
-    net = copy.deepcopy(net_of(name))
-    table, zero = of_pandapower(net, currents=currents)
-    network = Network.from_pandapower(net)
-    busy = network.member_row[~np.isin(network.member_bus, zero)]
-    zero = [bus for bus in zero if network.row_of[bus] not in busy]  # pandapower looks at one of fused buses only
-    result = estimate(network, table, table.value.to_numpy()[:, None], zero_injection=zero)
-    assert result.converged.all()
-
-    net.measurement = net.measurement.iloc[:0]
-    for line in table.itertuples():
-        pp.create_measurement(
-            net, line.measurement_type, line.element_type, line.value, line.std_dev, line.element, line.side
-        )
-    assert pp.estimation.estimate(
-        net, algorithm="wls_with_zero_constraint", init="results", tolerance=1e-8, zero_injection=zero
-    )
-    theirs = net.res_bus_est.vm_pu * np.exp(1j * np.deg2rad(net.res_bus_est.va_degree))
-    ours = voltages(result)[network.member_row, 0]
-    assert np.abs(ours - theirs.loc[network.member_bus]).max() <= 1e-6
-    if "trafo3w" not in table.element_type.to_numpy():
-        rows = np.zeros(network.n_row, dtype=complex)
-        rows[network.member_row] = theirs.loc[network.member_bus]
-        if network.n_row == network.n_bus:
-            objective = (((table.value - measured(network, table, rows)) / table.std_dev) ** 2).sum()
-            assert result.objective[0] == pytest.approx(objective, rel=1e-6)
 
 
 @settings(deadline=None, max_examples=6)

@@ -58,7 +58,9 @@ class Shifter:
         """(m, len(which)) change of residuals by these measurements; kept."""
         new = [k for k in dict.fromkeys(which) if k not in self._columns]
         if new:
-            for k, column in zip(new, self.gain.responses(np.array(new)).T, strict=True):
+            unit = np.zeros((len(self.std), len(new)))
+            unit[new, range(len(new))] = 1.0
+            for k, column in zip(new, self.gain.response(unit).T, strict=True):
                 self._columns[k] = column
         return np.stack([self._columns[k] for k in which], axis=1)
 
@@ -90,7 +92,7 @@ class Shifter:
                 break
             todo = np.array(going)
             before = solved.residual.copy()
-            _put(solved, todo, self.solve(z[:, todo]))
+            solved.put(todo, self.solve(z[:, todo]))
             for i in todo:
                 k, step = lanes[i].shifted, steps[i]
                 change = solved.residual[k, i] - before[k, i]
@@ -109,16 +111,6 @@ class Shifter:
         out = self.share - np.einsum("lk,kl->l", omega, np.linalg.lstsq(inner, omega.T, rcond=1e-12)[0]) / r
         out[lane.shifted] = 0.0
         return np.asarray(out)
-
-
-def _put(into: Solved, lanes: NDArray[np.int64], of: Solved) -> None:
-    """Overwrites lanes of one result with those of another."""
-    new = np.arange(len(lanes))
-    for array, other in ((into.e, of.e), (into.f, of.f)):
-        array[lanes // 32, :, lanes % 32] = other[new // 32, :, new % 32]
-    for name in ("converged", "refreshed", "iterations", "objective"):
-        getattr(into, name)[lanes] = getattr(of, name)
-    into.residual[:, lanes] = of.residual
 
 
 def threshold(gain: Gain, alpha: float) -> float:
@@ -169,27 +161,8 @@ def remove_bad_data(
                 worse.append(i)
         open_ = np.array(worse, dtype=np.int64)
         if len(open_):
-            part = _take(found, open_)
+            part = found.take(open_)
             moved[:, open_], part = shifter.hold(moved[:, open_], [lanes[i] for i in open_], part)
-            _put(found, open_, part)
-    _into(solved, flagged, found)
+            found.put(open_, part)
+    solved.put(flagged, found)
     return removals
-
-
-def _take(of: Solved, lanes: NDArray[np.int64]) -> Solved:
-    """Some lanes of a result, copied."""
-    n_tile = -(-len(lanes) // 32)
-    new = np.arange(len(lanes))
-    e, f = (np.full((n_tile, a.shape[1], 32), np.nan) for a in (of.e, of.f))
-    e[new // 32, :, new % 32], f[new // 32, :, new % 32] = (a[lanes // 32, :, lanes % 32] for a in (of.e, of.f))
-    return Solved(
-        e, f, of.converged[lanes], of.refreshed[lanes], of.iterations[lanes], of.objective[lanes], of.worst[lanes],
-        of.which[lanes], of.residual[:, lanes],
-    )  # fmt: skip
-
-
-def _into(solved: Solved, lanes: NDArray[np.int64], found: Solved) -> None:
-    keep = solved.residual
-    solved.residual = np.empty((len(found.residual), len(solved.converged)))
-    _put(solved, lanes, found)
-    solved.residual = keep

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.grid.estimation import blocks, sweep
-from lib.grid.estimation.measurements import Q, V
+from lib.grid.estimation.measurements import V
 from lib.grid.estimation.model import Linearisation
 from lib.grid.factorisation import SingularNetworkError
 
@@ -64,47 +64,37 @@ class Gain:
             share = 1 - self.variance[m.channel] / self.std_dev**2
         return np.where(self.used, np.clip(share, 0, 1), np.nan)
 
-    def responses(self, which: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(m, len(which)) change of every residual by a change of the measurements `which`, in the table's units.
-
-        Omega R^-1, a column by one back-solve. NaN in rows of measurements that are not used.
-        """
+    def response(self, change: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(m, s) change of every residual by a change of measured values (m, s), Omega R^-1 times it, at the operating
+        point; in the table's units. What is not used changes nothing and is not changed."""
         lin, model = self.linearisation, self.linearisation.model
         m, e = model.measurements, model.elimination
-        at_bus, node = m.at < model.network.n_row, model.channel_node
-        voltage = at_bus & (m.component >= V)
-        coordinate = np.where(voltage, m.component - V, np.where(at_bus, m.component + 2, m.component))
-        x = np.zeros((e.n, 4, len(which)))
-        c = m.channel[which]
-        pull = np.where(voltage[c], self.channel_std[c] ** -2.0, 1.0)
-        step = self.share[which] * lin.scale[c]  # of the channel's mean
-        x[node[c], coordinate[c], np.arange(len(which))] = pull * step
+        node, voltage, coordinate = model.channel_node, model.channel_is_voltage, model.channel_coordinate
+        used = np.flatnonzero(self.used)
+        c = m.channel[used]
+        mean = np.zeros((len(m.at), change.shape[1]))
+        np.add.at(mean, c, change[used] * (self.share[used] * lin.scale[c])[:, None])
+        k = np.unique(c)
+        x = np.zeros((e.n, 4, change.shape[1]))
+        x[node[k], coordinate[k]] = mean[k] * np.where(voltage[k], self.channel_std[k] ** -2.0, 1.0)[:, None]
         blocks.substitute(e.start, e.ancestor, *self.factors, x)
-        k = m.channel[self.used]
         moved = x[node[k], coordinate[k]]
-        mean = np.zeros((len(m.at), len(which)))
-        mean[c, np.arange(len(which))] = step
-        estimate = np.where(voltage[k, None], moved, mean[k] + moved * (self.channel_std[k] ** 2)[:, None])
-        out = np.full((len(m), len(which)), np.nan)
-        out[self.used] = -estimate / lin.scale[k][:, None]
-        out[which, np.arange(len(which))] += 1.0
+        mean[k] = np.where(voltage[k, None], moved, mean[k] + moved * (self.channel_std[k] ** 2)[:, None])
+        out = np.zeros((len(m), change.shape[1]))
+        out[used] = change[used] - mean[c] / lin.scale[c][:, None]
         return out
 
     @cached_property
     def variance(self) -> NDArray[np.float64]:
         """(k,) variance of the estimate of each channel's quantity, in the equations' units; NaN where not measured."""
-        model, m = self.linearisation.model, self.linearisation.model.measurements
-        e = model.elimination
+        model = self.linearisation.model
+        e, node, c = model.elimination, model.channel_node, model.channel_coordinate
         diagonal = np.empty((e.n, 4, 4))
         blocks.selected_inverse(e.start, e.ancestor, *self.factors, diagonal)
-        node, component = model.channel_node, m.component
-        at_bus = m.at < model.network.n_row
-        voltage = at_bus & (component >= V)
-        c = np.where(voltage, component - V, np.where(at_bus, component + 2, component))
         own = diagonal[node, c, c]
         with np.errstate(invalid="ignore"):
             r = self.channel_std**2
-            out = np.where(voltage, own, r + own * r * r)
+            out = np.where(model.channel_is_voltage, own, r + own * r * r)
         return np.where((node >= 0) & np.isfinite(self.channel_std), out, np.nan)
 
 
@@ -112,17 +102,18 @@ def build_gain(lin: Linearisation, available: NDArray[np.bool_], prior: NDArray[
     """available: (m,) which measurements the pattern has. prior: (n, 2) weight on e and f, default a weak one."""
     model, m = lin.model, lin.model.measurements
     n, k = model.elimination.n, len(m.at)
-    real = np.bincount(m.channel[available & ~m.pseudo], minlength=k) > 0
-    used = available & ~(m.pseudo & real[m.channel]) & (model.channel_node[m.channel] >= 0)
+    used = available & (model.channel_node[m.channel] >= 0)
+    if m.pseudo.any():
+        real = np.bincount(m.channel[available & ~m.pseudo], minlength=k) > 0
+        used &= ~(m.pseudo & real[m.channel])
     single = np.where(used, (m.std_dev * np.abs(lin.scale[m.channel])) ** -2.0, 0.0)
     total = np.bincount(m.channel, weights=single, minlength=k)
     with np.errstate(divide="ignore", invalid="ignore"):
         share, channel_std = np.nan_to_num(single / total[m.channel]), np.asarray(total**-0.5, dtype=np.float64)
     measured = total > 0
     c = np.flatnonzero(measured)
-    node, component, at_bus = model.channel_node[c], m.component[c], m.at[c] < model.network.n_row
+    node, component, power = model.channel_node[c], m.component[c], ~model.channel_is_voltage[c]
     on, r, weight = np.zeros((n, 4)), np.zeros((n, 4)), np.zeros((n, 2))
-    power = ~at_bus | (component <= Q)
     on[node[power], component[power]] = 1.0
     r[node[power], component[power]] = channel_std[c[power]] ** 2
     weight[node[~power], component[~power] - V] = total[c[~power]]

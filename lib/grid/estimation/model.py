@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.grid.elimination import Elimination, eliminate_in_order, elimination_order
-from lib.grid.estimation.measurements import I, Measurements, P, Q
+from lib.grid.estimation.measurements import I, Measurements, P, Q, V
 from lib.grid.factorisation import admittance_matrix
 from lib.grid.network import Network
 
@@ -59,11 +59,37 @@ class Model:
         """(k,) node of each channel, -1 where there is no external grid."""
         return self.node_of[self.measurements.at]
 
-    def block(self, i: int, j: int) -> int:
-        """The factors' entry of two nodes."""
-        e = self.elimination
-        deep, high = max(i, j), min(i, j)
-        return int(e.start[deep] + np.flatnonzero(e.ancestor[e.start[deep] : e.start[deep + 1]] == high)[0])
+    @cached_property
+    def channel_bus(self) -> NDArray[np.int64]:
+        """(k,) node of its bus."""
+        m, node = self.measurements, self.channel_node.copy()
+        at_end = np.flatnonzero(m.at >= self.network.n_row)
+        node[at_end] = self.end_node[m.at[at_end] - self.network.n_row, 1]
+        return node
+
+    @cached_property
+    def channel_is_voltage(self) -> NDArray[np.bool_]:
+        """(k,) magnitude or angle: in the equations by a weight; powers and currents are so by a multiplier."""
+        m = self.measurements
+        return (m.at < self.network.n_row) & (m.component >= V)
+
+    @cached_property
+    def channel_coordinate(self) -> NDArray[np.int64]:
+        """(k,) of its node's four: e for a magnitude, f for an angle, else the multiplier."""
+        m = self.measurements
+        at_bus = m.at < self.network.n_row
+        return np.where(self.channel_is_voltage, m.component - V, np.where(at_bus, m.component + 2, m.component))
+
+    @cached_property
+    def end_slot(self) -> NDArray[np.int64]:
+        """(n_end, 2) the factors' entry of a branch end and its bus, and the other bus; -1 without an external grid."""
+        e, out = self.elimination, np.full((len(self.end_node), 2), -1)
+        for t, (end, *buses) in enumerate(self.end_node):
+            for c in range(2 if end >= 0 else 0):
+                deep, high = max(end, buses[c]), min(end, buses[c])
+                ancestors = e.ancestor[e.start[deep] : e.start[deep + 1]]
+                out[t, c] = e.start[deep] + np.flatnonzero(ancestors == high)[0]
+        return out
 
 
 def build_model(network: Network, measurements: Measurements, zero_rows: NDArray[np.int64]) -> Model:
@@ -214,19 +240,18 @@ def linearise(model: Model, voltage: NDArray[np.complex128]) -> Linearisation:
     diagonal[:, :2, 2:] = own.transpose(0, 2, 1)
     upper[model.edge_slot, 2:, :2] = _adjoint_free(y_up)
     upper[model.edge_slot, :2, 2:] = _adjoint_free(y_low)
-    for t in np.flatnonzero(live):
-        into = y_end[t].sum()
-        unit = into / abs(into) if abs(into) > 1e-9 * abs(y_end[t]).max() else 1.0
-        for bus_node, admittance, own_end in ((a[t], y_end[t, 0], True), (o[t], y_end[t, 1], False)):
-            rows = np.zeros((3, 2))
-            rows[:2] = _adjoint_free(admittance) + (_times(np.conj(into)) if own_end else 0.0)
-            z = np.conj(unit) * admittance
-            rows[I] = z.real, -z.imag
-            slot, end = model.block(model.end_node[t, 0], bus_node), model.end_node[t, 0]
-            if end > bus_node:
-                upper[slot, :3, :2] += rows
-            else:
-                upper[slot, :2, :3] += rows.T
+    y_live, end = y_end[live], model.end_node[live, 0]
+    into = y_live.sum(axis=1)
+    flows = np.abs(into) > 1e-9 * np.abs(y_live).max(axis=1, initial=0)
+    unit = np.where(flows, into, 1.0) / np.where(flows, np.abs(into), 1.0)
+    for c, bus_node in enumerate((a[live], o[live])):
+        rows = np.zeros((len(end), 3, 2))
+        rows[:, :2] = _adjoint_free(y_live[:, c]) + (_times(np.conj(into)) if c == 0 else 0.0)
+        turned = np.conj(unit) * y_live[:, c]
+        rows[:, I, 0], rows[:, I, 1] = turned.real, -turned.imag
+        slot, below = model.end_slot[live, c], end > bus_node
+        upper[slot[below], :3, :2] += rows[below]
+        upper[slot[~below], :2, :3] += rows[~below].transpose(0, 2, 1)
 
     at_bus = m.at < network.n_row
     node_c = np.where(model.channel_node >= 0, model.channel_node, 0)

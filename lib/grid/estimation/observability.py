@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
 
 from lib.grid.estimation import blocks
-from lib.grid.estimation.gain import Gain, add_diagonal, factorise
-from lib.grid.estimation.measurements import V
+from lib.grid.estimation.gain import EPSILON, Gain, add_diagonal, factorise
 
 _WEAK, _POWER = 1e-8, 1e-2
 """Weight of the prior on every voltage and variance of equations scaled to length 1. What is not determined comes out
 with the prior's variance 1e8; what is, by singular values down to 1e-4, with 1e6 at most."""
 _FREE = 1e7
+_SURE = 1e-2
 _PROBES = 8
 _TOUCHED = 1e-5
 _MENDING_WEIGHT = 1e4
@@ -46,8 +46,6 @@ class Observability:
     deficit: int
     """Independent measurements that are missing."""
     islands: list[Island]
-    _equal_factors: tuple[NDArray[np.float64], NDArray[np.float64]]
-    """Of the equations scaled to length 1, all with the same weight."""
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -61,7 +59,7 @@ class Observability:
     def critical(self) -> list[int]:
         """Lines of the measurement table whose errors cannot be seen: without one of them something is unobservable."""
         with np.errstate(invalid="ignore"):
-            found = np.flatnonzero(_error_share(self.gain, self._equal_factors) < CRITICAL)
+            found = np.flatnonzero(_error_share(self.gain) < CRITICAL)
         return self.gain.linearisation.model.measurements.position[found].tolist()
 
     @cached_property
@@ -139,6 +137,35 @@ def _duals(gain: Gain) -> NDArray[np.bool_]:
     return out
 
 
+def _equal_factors(gain: Gain) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of the equations scaled to length 1, all with the same weight."""
+    lin = gain.linearisation
+    own, equation = lin.equal_rows
+    d, up = own.copy(), equation.copy()
+    weight = (gain.weight > 0).astype(float)
+    add_diagonal(d, lin.model.is_bus, (gain.r > 0) * _POWER, weight, np.full((lin.model.elimination.n, 2), _WEAK))
+    return factorise(lin, gain.mask, d, up)
+
+
+def _determined(gain: Gain) -> bool:
+    """Whether every voltage's variance is far below what its prior alone would leave, so that there is no null space.
+
+    By the factors that solve, which are needed anyway. Random vectors that all miss a direction by so much are as good
+    as impossible.
+    """
+    model = gain.linearisation.model
+    e = model.elimination
+    x = np.zeros((e.n, 4, _PROBES))
+    x[:, :2] = _random(e.n) * (gain.mask[:, :2] & model.is_bus[:, None])[:, :, None]
+    blocks.substitute(e.start, e.ancestor, *gain.factors, x)
+    return bool(np.abs(x[model.is_bus, :2]).max() < _SURE / EPSILON)
+
+
+@lru_cache(maxsize=4)
+def _random(n: int) -> NDArray[np.float64]:
+    return np.random.default_rng(0).standard_normal((n, 2, _PROBES))
+
+
 def observe(gain: Gain) -> Observability:
     """Observability by the null space of the equations, found as what a weak prior leaves at its own variance.
 
@@ -148,12 +175,11 @@ def observe(gain: Gain) -> Observability:
     lin = gain.linearisation
     model = lin.model
     e, network = model.elimination, model.network
-    own, equation = lin.equal_rows
-    d, up = own.copy(), equation.copy()
-    weight = (gain.weight > 0).astype(float)
-    add_diagonal(d, model.is_bus, (gain.r > 0) * _POWER, weight, np.full((e.n, 2), _WEAK))
-    factors = factorise(lin, gain.mask, d, up)
-
+    everywhere = np.zeros(network.n_row, dtype=bool)
+    everywhere[e.row[model.is_bus]] = True
+    if _determined(gain):
+        return Observability(gain, everywhere, 0, [])
+    factors = _equal_factors(gain)
     rng = np.random.default_rng(0)
     voltage = gain.mask[:, :2] & model.is_bus[:, None]
     n_unknown = int(voltage.sum())
@@ -168,10 +194,8 @@ def observe(gain: Gain) -> Observability:
         if 2 * free.sum() <= probes or probes == n_unknown:  # twice as many: random vectors may nearly coincide
             break
         probes = min(4 * probes, n_unknown)
-    everywhere = np.zeros(network.n_row, dtype=bool)
-    everywhere[e.row[model.is_bus]] = True
     if not free.any():
-        return Observability(gain, everywhere, 0, [], factors)
+        return Observability(gain, everywhere, 0, [])
     null = np.zeros((e.n, 2, int(free.sum())))
     null[voltage] = found @ (vectors[:, free] / np.sqrt(values[free]))
     open_node = np.flatnonzero((np.abs(null).max(axis=(1, 2)) > _TOUCHED) & model.is_bus)
@@ -179,26 +203,21 @@ def observe(gain: Gain) -> Observability:
     at = _pivots(null.reshape(2 * e.n, -1), np.ones(2 * e.n))
     prior = gain.prior.copy()
     prior.reshape(-1)[at] += _MENDING_WEIGHT
-    mended = Gain(
-        lin, gain.used, gain.share, gain.channel_std, gain.on, gain.kind, gain.r, gain.weight, gain.mask, prior
-    )
+    mended = replace(gain, prior=prior)
     observable = everywhere.copy()
     observable[e.row[open_node]] = False
-    islands = _islands(gain, observable & everywhere, open_node, null, own, equation)
-    return Observability(mended, observable, int(free.sum()), islands, factors)
+    islands = _islands(gain, observable & everywhere, open_node, null, *lin.equal_rows)
+    return Observability(mended, observable, int(free.sum()), islands)
 
 
-def _error_share(gain: Gain, factors: tuple[NDArray, NDArray]) -> NDArray[np.float64]:
+def _error_share(gain: Gain) -> NDArray[np.float64]:
     """(m,) Omega / R of the equations scaled to length 1, all with the same weight; NaN where not used."""
     model = gain.linearisation.model
-    m, e = model.measurements, model.elimination
+    m, e, c = model.measurements, model.elimination, model.channel_coordinate
     diagonal = np.empty((e.n, 4, 4))
-    blocks.selected_inverse(e.start, e.ancestor, *factors, diagonal)
-    at_bus = m.at < model.network.n_row
-    voltage = at_bus & (m.component >= V)
-    c = np.where(voltage, m.component - V, np.where(at_bus, m.component + 2, m.component))
+    blocks.selected_inverse(e.start, e.ancestor, *_equal_factors(gain), diagonal)
     own = diagonal[model.channel_node, c, c]
-    share = np.where(voltage, 1 - own, -own * _POWER)
+    share = np.where(model.channel_is_voltage, 1 - own, -own * _POWER)
     several = np.bincount(m.channel[gain.used], minlength=len(m.at)) > 1
     return np.where(gain.used, np.where(several, 1.0, share)[m.channel], np.nan)
 

@@ -26,6 +26,9 @@ NO_POWER, BOTH, ZERO, ONE, BRANCH_END = 0, 1, 2, 3, 4
 SLOWEST = 0.1
 """Contraction that is assumed at least: few voltages that settle slowly hide behind the first, quick changes of all."""
 
+SMALL = 1e-3
+"""Share of the tolerance below which a change is taken for rounding, whose ratios say nothing."""
+
 _jit = njit(cache=True, error_model="numpy", nogil=True)
 
 
@@ -292,7 +295,9 @@ def _judge(iterate, max_iterations, tolerance, peak, last_peak, last_ratio, stat
             rho = max(ratio, last_ratio[lane])
             last_ratio[lane] = ratio
             safe = SAFETY * max(rho, SLOWEST)
-            if iterate >= 4 and safe < 1.0 and change * safe * safe <= tolerance * (1.0 - safe):
+            if iterate >= 4 and (
+                change <= SMALL * tolerance or (safe < 1.0 and change * safe * safe <= tolerance * (1.0 - safe))
+            ):
                 state[lane] = CONVERGED
             elif iterate >= 6 and rho >= 0.8:
                 state[lane] = EJECTED

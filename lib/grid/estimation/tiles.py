@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from lib.grid.estimation import residuals, sweep
 from lib.grid.estimation.gain import Gain, build_gain
-from lib.grid.estimation.measurements import VA, I, Q, V
-from lib.grid.estimation.model import linearise
+from lib.grid.estimation.measurements import VA, I, V
+from lib.grid.estimation.model import Linearisation, linearise
 from lib.grid.estimation.residuals import Readings
 from lib.grid.sweep import CONVERGED, LANES, PADDING
 
@@ -38,6 +38,29 @@ class Solved:
     """(n_snapshot,) ... and its measurement, -1 for none."""
     residual: NDArray[np.float64]
     """(m, n_snapshot) in the table's units, NaN where not used; (0, 0) where not asked for."""
+
+    def take(self, which: NDArray[np.int64]) -> Solved:
+        """Some snapshots, copied."""
+        e, f = (np.full((-(-len(which) // LANES), a.shape[1], LANES), np.nan) for a in (self.e, self.f))
+        residual = self.residual[:, which] if self.residual.size else self.residual
+        out = Solved(e=e, f=f, residual=residual, **{name: getattr(self, name)[which] for name in _PER_SNAPSHOT})
+        new = np.arange(len(which))
+        for array, of in ((out.e, self.e), (out.f, self.f)):
+            array[new // LANES, :, new % LANES] = of[which // LANES, :, which % LANES]
+        return out
+
+    def put(self, which: NDArray[np.int64], of: Solved) -> None:
+        """Overwrites some snapshots by those of another result; residuals where both have them."""
+        new = np.arange(len(which))
+        for array, other in ((self.e, of.e), (self.f, of.f)):
+            array[which // LANES, :, which % LANES] = other[new // LANES, :, new % LANES]
+        for name in _PER_SNAPSHOT:
+            getattr(self, name)[which] = getattr(of, name)
+        if self.residual.size:
+            self.residual[:, which] = of.residual
+
+
+_PER_SNAPSHOT = ("converged", "refreshed", "iterations", "objective", "worst", "which")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +121,13 @@ def _readings(gain: Gain, inputs: _Inputs, residual_std: NDArray[np.float64]) ->
     m = model.measurements
     used = np.flatnonzero(gain.used)
     c = m.channel[used]
-    node, component, at_bus = model.channel_node[c], m.component[c], m.at[c] < model.network.n_row
-    power = ~at_bus | (component <= Q)
-    quantity = np.where(power, component, component - V + residuals.MAGNITUDE)
-    bus = node.copy()
-    bus[~at_bus] = model.end_node[m.at[c[~at_bus]] - model.network.n_row, 1]
     scale = np.abs(gain.linearisation.scale[c])
     with np.errstate(divide="ignore"):
         inverse = np.nan_to_num(1 / (residual_std[used] * scale), nan=0.0, posinf=0.0)
     return Readings(
         row=inputs.own[used], mean_row=inputs.mean[c], scale=inputs.scale[c], offset=inputs.offset[c],
-        quantity=quantity, at=4 * node + np.where(at_bus & power, 2, 0) + np.where(power, component, 0), bus=4 * bus,
+        quantity=np.where(model.channel_is_voltage, m.component - V + residuals.MAGNITUDE, m.component)[c],
+        at=4 * model.channel_node[c] + model.channel_coordinate[c], bus=4 * model.channel_bus[c],
         variance=gain.channel_std[c] ** 2, inverse_std=1 / gain.std_dev[used], inverse_residual_std=inverse,
     )  # fmt: skip
 
@@ -175,6 +194,24 @@ def _solve(
     return solved, x
 
 
+def gauss_newton_step(gain: Gain, z: NDArray[np.float64]) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    """Change of the relative voltages of the structure's buses, from the gain's operating point, for the snapshot z
+    (m, 1); and the residuals (m,) after it."""
+    solved, x = _solve(gain, z, np.full(len(z), np.nan), 1.0, 1, True)
+    return (x[0, 0::4, 0] + 1j * x[0, 1::4, 0] - 1)[gain.linearisation.model.is_bus], solved.residual[:, 0]
+
+
+def stepped(lin: Linearisation, step: NDArray[np.complex128]) -> NDArray[np.complex128] | None:
+    """Voltages (n_row,) after a step from the operating point, NaN without an external grid; None if they are none."""
+    model = lin.model
+    v = lin.v0[model.is_bus] * (1 + step)
+    if not (np.isfinite(v).all() and np.abs(v).max() < 10 and np.abs(v).min() > 0.01):
+        return None
+    voltage = np.full(model.network.n_row, np.nan, dtype=complex)
+    voltage[model.elimination.row[model.is_bus]] = v
+    return voltage
+
+
 def _refresh(
     gain: Gain, z: NDArray[np.float64], residual_std: NDArray[np.float64], tolerance: float, max_iterations: int,
     keep_residuals: bool,
@@ -185,19 +222,13 @@ def _refresh(
     """
     model = gain.linearisation.model
     m = model.measurements
-    node = model.is_bus
-    row = model.elimination.row[node]
     full = gain
     current = ((m.at >= model.network.n_row) & (m.component == I))[m.channel]
     gain = build_gain(gain.linearisation, gain.used & ~current, gain.prior)
     for step in range(MAX_REFRESHES):
-        _, x = _solve(gain, z, residual_std, tolerance, 1, False)  # one step
-        v0 = gain.linearisation.v0[node]
-        v = v0 * (x[0, 0::4, 0] + 1j * x[0, 1::4, 0])[node]
-        if not (np.isfinite(v).all() and np.abs(v).max() < 10 and np.abs(v).min() > 0.01):
+        voltage = stepped(gain.linearisation, gauss_newton_step(gain, z)[0])
+        if voltage is None:
             return None
-        voltage = np.full(model.network.n_row, np.nan, dtype=complex)
-        voltage[row] = v
         gain = build_gain(linearise(model, voltage), full.used, full.prior)
         solved, _ = _solve(gain, z, residual_std, tolerance, max_iterations, keep_residuals)
         if solved.converged[0]:

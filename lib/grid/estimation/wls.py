@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -149,23 +149,21 @@ class Estimator:
             if not seen[-1].gain.used.any():
                 continue
             gain, spare = seen[-1].gain, seen[-1].degrees_of_freedom
-            part = z if len(chosen) == s else np.ascontiguousarray(z[:, chosen])
+            part = z if len(chosen) == s else np.ascontiguousarray(z[:, _run(chosen)])
             deviation = np.full(len(z), np.nan) if bad_data_alpha is None else bad_data.residual_std(gain)
             solved = solve_pattern(gain, part, deviation, tolerance, max_iterations)
             degrees[chosen] = spare
             if bad_data_alpha is not None:
                 found = bad_data.remove_bad_data(gain, part, solved, bad_data_alpha, tolerance, max_iterations, spare)
-                for r in found:
-                    removals.append(bad_data.Removal(int(chosen[r.snapshot]), *_rest(r)))
-                    degrees[chosen[r.snapshot]] -= 1
+                removals += [replace(r, snapshot=int(chosen[r.snapshot])) for r in found]
+                np.subtract.at(degrees, [chosen[r.snapshot] for r in found], 1)
             hidden = ~seen[-1].observable
             solved.e[:, hidden] = solved.f[:, hidden] = np.nan
             if len(chosen) == s:
                 e, f = solved.e, solved.f
             else:
-                at = np.arange(len(chosen))
-                for whole, own in ((e, solved.e), (f, solved.f)):
-                    whole[chosen // LANES, :, chosen % LANES] = own[at // LANES, :, at % LANES]
+                _put(e, chosen, solved.e)
+                _put(f, chosen, solved.f)
             status[chosen] = np.where(
                 solved.converged,
                 np.where(solved.refreshed, EstimateStatus.REFRESHED, EstimateStatus.OK),
@@ -173,8 +171,9 @@ class Estimator:
             )
             iterations[chosen], objective[chosen] = solved.iterations, solved.objective
         return StateEstimate(
-            self.network, s, e, f, status, iterations, objective, degrees, which, seen, self._removed(removals)
-        )
+            self.network, s, e, f, status, iterations, objective, degrees, which, seen,
+            self._removed(removals),
+        )  # fmt: skip
 
     def _removed(self, removals: list[bad_data.Removal]) -> pd.DataFrame:
         names = self.measurements.table.index[self.measurements.position]
@@ -186,19 +185,37 @@ class Estimator:
         })  # fmt: skip
 
 
-def _rest(r: bad_data.Removal) -> tuple[int, float, float]:
-    return r.measurement, r.residual, r.normalised_residual
-
-
 def _patterns(z: NDArray[np.float64]) -> list[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
     """Sets of measurements that are available together, and the snapshots of each, in order of first appearance."""
     available = np.isfinite(z)
     if available.all():
         return [(np.ones(len(z), dtype=bool), np.arange(z.shape[1]))] if z.shape[1] else []
-    packed = np.ascontiguousarray(np.packbits(available, axis=0).T)
-    keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return [(available[:, first[k]], np.flatnonzero(inverse == k)) for k in np.argsort(first)]
+    packed = np.packbits(available, axis=0)
+    start = np.append(0, 1 + np.flatnonzero((packed[:, 1:] != packed[:, :-1]).any(axis=0)))
+    runs: dict[bytes, list[NDArray[np.int64]]] = {}
+    for first, last in zip(start, np.append(start[1:], z.shape[1]), strict=True):
+        runs.setdefault(packed[:, first].tobytes(), []).append(np.arange(first, last))
+    groups = [np.concatenate(parts) for parts in runs.values()]
+    return [(available[:, chosen[0]], chosen) for chosen in groups]
+
+
+def _run(chosen: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """As a slice where they follow each other: copied by rows, not one by one."""
+    first, last = int(chosen[0]), int(chosen[-1]) + 1
+    return slice(first, last) if last - first == len(chosen) else chosen
+
+
+def _put(whole: NDArray[np.float64], chosen: NDArray[np.int64], part: NDArray[np.float64]) -> None:
+    """Puts tiles of a part where its snapshots belong."""
+    run, n = _run(chosen), len(chosen)
+    if isinstance(run, slice) and run.start % LANES == 0:
+        tile, full = run.start // LANES, n // LANES
+        whole[tile : tile + full] = part[:full]
+        if n % LANES:
+            whole[tile + full, :, : n % LANES] = part[full, :, : n % LANES]
+        return
+    at = np.arange(n)
+    whole[chosen // LANES, :, chosen % LANES] = part[at // LANES, :, at % LANES]
 
 
 def estimate(
