@@ -75,6 +75,25 @@ def test_open_line_ends_and_switches_agree_with_pandapower():
     assert np.abs(solved_net(net).v_pu[..., 0] - expected).max() <= 1e-6
 
 
+def test_two_external_grids_and_an_island():
+    import pandapower as pp
+
+    net = unbalanced_net()
+    far, lone = pp.create_bus(net, 20.0), pp.create_bus(net, 0.4)
+    pp.create_line_from_parameters(
+        net, 0, far, 2.0, r_ohm_per_km=0.2, x_ohm_per_km=0.3, c_nf_per_km=250.0, max_i_ka=0.3, r0_ohm_per_km=0.6,
+        x0_ohm_per_km=1.0, c0_nf_per_km=150.0,
+    )  # fmt: skip
+    pp.create_ext_grid(net, far, vm_pu=1.012, va_degree=3.1, s_sc_max_mva=300.0, rx_max=0.3, x0x_max=1.0, r0x0_max=0.2)
+    pp.create_asymmetric_load(net, far, p_a_mw=0.1, p_c_mw=0.3, q_c_mvar=0.1)
+    pp.create_load(net, lone, p_mw=0.01)
+    expected = solved_by_pandapower(net)
+    flow = solved_net(net)
+    assert flow.converged.all()
+    assert np.isnan(flow.v_pu[lone]).all()
+    assert np.abs(np.delete(flow.v_pu[..., 0] - expected, lone, axis=0)).max() <= 1e-6
+
+
 def test_the_european_feeder_agrees_with_pandapower():
     """907 buses, 55 single-phase customers of a kW: 3e-8 MVA, where pandapower stops, is not near enough there."""
     import pandapower.networks
