@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from jobs.powerflow import estimate
@@ -152,3 +152,17 @@ def test_telemetry_that_only_spark_can_read_gives_the_same(
     spark.sql(f"DELETE FROM delta.`{path}` WHERE point_id = 'p3'")
     run(spark, lake, regions=("south",), recompute=True)
     assert all(tables_of(lake)[name].equals(expected[name]) for name in TABLES)
+
+
+def test_a_damaged_file_of_telemetry_puts_its_day_into_quarantine(
+    spark: SparkSession, measured: Lake, tmp_path: Path
+) -> None:  # fmt: skip
+    lake = copy_lake(measured, tmp_path / "lake")
+    (file,) = DeltaTable(lake.path("telemetry_day")).file_uris()
+    Path(file).write_bytes(b"PAR1 nonsense PAR1")
+    result = run(spark, lake, regions=("south",))
+    lost = rows_of(lake, "quarantine").to_pylist()
+    assert [(row["table"], row["date"]) for row in lost] == [("snapshot_tile", FIRST)] * 3
+    assert all("cannot be read as Parquet" in row["reason"] for row in lost)
+    assert result.summary["regions"]["south"]["rows_quarantined"] == 3
+    assert {row["date"] for row in rows_of(lake, "network_estimate").to_pylist()} == {FIRST + timedelta(1)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from lib.algorithm.operators._telemetry import Points
 from lib.algorithm.operators._tile import Tile
-from lib.grid.estimation import Estimator
+from lib.grid.estimation import Estimator, StateEstimate
 from lib.grid.factorisation import admittance_matrix
 from lib.grid.network import Network
 from lib.tables.tiles import Slot
@@ -149,15 +150,20 @@ def values(it: Lines, tile: Tile, points: Points, accuracy: Accuracy) -> tuple[N
     return np.concatenate(found), np.concatenate(spread)
 
 
-def weighted(it: Lines, std_dev: NDArray[np.float64]) -> Estimator:
-    """The lines' estimator with these sigmas: the same structure and operating point, weights of the tile's own."""
+def estimate(it: Lines, values: NDArray[np.float64], std_dev: NDArray[np.float64], **how: Any) -> StateEstimate:
+    """The lines' estimate with these sigmas; how: as of `Estimator.estimate`. One at a time of the same lines.
+
+    Structure and operating point are those of the lines' estimator, only weights are the tile's own.
+    """
     base = it.estimator
-    base.forget_patterns()  # they have the sigmas of the tile before
-    out = copy.copy(base)
-    out.measurements = replace(base.measurements, std_dev=std_dev[base.measurements.position])
-    out.model = replace(base.model, measurements=out.measurements)
-    out.linearisation = replace(base.linearisation, model=out.model)
-    return out
+    own = copy.copy(base)
+    own.measurements = replace(base.measurements, std_dev=std_dev[base.measurements.position])
+    own.model = replace(base.model, measurements=own.measurements)
+    own.linearisation = replace(base.linearisation, model=own.model)
+    try:
+        return own.estimate(values, **how)
+    finally:
+        base.forget_patterns()  # they have this tile's sigmas
 
 
 def _point_std(points: Points, accuracy: Accuracy) -> NDArray[np.float64]:

@@ -139,8 +139,8 @@ class Estimate:
             with state.lock:
                 lines = state.lines(_measured.metered_rows(state.network, tile), points)
                 values, std = _measured.values(lines, tile, points, accuracy)
-                found = _measured.weighted(lines, std).estimate(
-                    values, tolerance=self.tolerance, max_iterations=self.max_iterations,
+                found = _measured.estimate(
+                    lines, values, std, tolerance=self.tolerance, max_iterations=self.max_iterations,
                     bad_data_alpha=self.bad_data_alpha,
                 )  # fmt: skip
         except ValueError as e:
