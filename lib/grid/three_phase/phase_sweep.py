@@ -12,6 +12,7 @@ from numba import njit
 
 from lib.grid.simd import load, select, splat, store
 from lib.grid.sweep import ACTIVE, CHUNK, CONVERGED, IM, LANES, PADDING, aligned
+from lib.grid.three_phase.convergence import judge
 from lib.grid.three_phase.sweep import (
     DELTA,
     DELTA_DEPENDENT,
@@ -21,7 +22,6 @@ from lib.grid.three_phase.sweep import (
     constant_power,
     dependent,
     gather,
-    judge,
 )
 
 _jit = njit(cache=True, error_model="numpy", nogil=True)
