@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -105,7 +106,8 @@ def test_load_episodes_are_those_of_the_curves(lists: Lists) -> None:
         for kind, lengths in zip(("heavy", "overload"), expected, strict=True):
             assert list(mine[mine["kind"] == kind].sort_values("start_ts")["points"]) == lengths
     assert len(episodes) > 0
-    assert set(days["class"]) > {"not assessable"}  # the day before the first has registers alone
+    # the day before, of which nothing came but the registers at its end, is no day of the list
+    assert set(days["date"]) == {date(2016, 1, 1), date(2016, 1, 2)}
 
 
 def test_the_non_technical_loss_of_a_network_is_what_faults_take(lists: Lists) -> None:
