@@ -158,7 +158,7 @@ def _assemble(structure, ci, droop, pv_of, controlled, pv_vm, p, q, e, f, ir, ii
                 dp, dq = _slopes(droop, k, pi, size)
                 j0, j1 = j0 - a * dp / size, j1 - b * dp / size
                 j2, j3 = j2 - a * dq / size, j3 - b * dq / size
-                pi, qi = regulated(droop, k, pi, qi, size)
+                pi, qi = regulated(droop[1], droop[2], droop[3], k, pi, qi, size)
         r0 = pi - size * c0 - (a * cr + b * cim)
         r1 = qi - size * c1 - (b * cr - a * cim)
         c = pv_of[i]
@@ -321,7 +321,8 @@ def _newton(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tole
             k = droop[0][i]
             if k >= 0:
                 a, b = load(e, i, 0), load(f, i, 0)
-                pi, qi = regulated(droop, k, load(p, i, 0), load(q, i, 0), sqrt(a * a + b * b))
+                vm = sqrt(a * a + b * b)
+                pi, qi = regulated(droop[1], droop[2], droop[3], k, load(p, i, 0), load(q, i, 0), vm)
                 store(p, i, 0, pi)
                 store(q, i, 0, qi)
     worst = np.zeros(WIDTH)

@@ -67,7 +67,7 @@ def network_at(network: Network, tap_pos: NDArray[np.int64]) -> Network:
     own = dataclasses.replace(network, branch_y_pu=branch_y, branch_iron_pu=branch_iron, tap_changers=changers)
     own.__dict__["factorisation"] = factorise(own, network.factorisation.elimination)
     if len(kept) >= _KEPT_NETWORKS:
-        del kept[next(iter(kept))]
+        kept.pop(next(iter(kept)), None)  # another thread may have been quicker
     kept[key] = own
     return own
 

@@ -165,15 +165,15 @@ class Inverters:
         base = np.zeros((len(rows), 2))
         start = np.zeros((len(rows), 3), dtype=np.int64)
         ramps: list[tuple[float, float, float]] = []
+        curves = ((self.qv_vm_pu, self.qv_q_pu, 0.0), (self.pv_vm_pu, self.pv_p_pu, np.inf))
         for d in range(len(rows)):
-            mine = np.flatnonzero(place == d)
-            start[d, 0] = len(ramps)
-            for i in mine:
-                base[d, 0] += _add_ramps(ramps, self.qv_vm_pu[i], self.qv_q_pu[i] * self.sn_mva[i], 0.0)
-            start[d, 1] = len(ramps)
-            for i in mine:
-                base[d, 1] += _add_ramps(ramps, self.pv_vm_pu[i], self.pv_p_pu[i] * self.sn_mva[i], np.inf)
-            start[d, 2] = len(ramps)
+            for column, (vm_pu, share, without) in enumerate(curves):
+                own: dict[tuple[float, float], float] = {}
+                for i in np.flatnonzero(place == d):
+                    base[d, column] += _add_ramps(own, vm_pu[i], share[i] * self.sn_mva[i], without)
+                ramps += [(v0, width, slope) for (v0, width), slope in own.items()]
+                start[d, column + 1] = len(ramps)
+        start[1:, 0] = start[:-1, 2]
         return Droop(rows, base, start, np.array(ramps, dtype=float).reshape(-1, 3))
 
 
@@ -258,13 +258,14 @@ def _interpolate(
 
 
 def _add_ramps(
-    ramps: list[tuple[float, float, float]], vm_pu: NDArray[np.float64], value: NDArray[np.float64], without: float
+    ramps: dict[tuple[float, float], float], vm_pu: NDArray[np.float64], value: NDArray[np.float64], without: float
 ) -> float:
-    """Appends the sloping parts of a characteristic; returns its value at low voltage."""
+    """Adds the sloping parts of a characteristic, (v0, width) to slope; returns its value at low voltage."""
     vm_pu, value = vm_pu[np.isfinite(vm_pu)], value[np.isfinite(vm_pu)]
     if not len(vm_pu):
         return without
     for v0, v1, a, b in zip(vm_pu[:-1], vm_pu[1:], value[:-1], value[1:], strict=True):
         if a != b:
-            ramps.append((float(v0), float(v1 - v0), float((b - a) / (v1 - v0))))
+            place = (float(v0), float(v1 - v0))
+            ramps[place] = ramps.get(place, 0.0) + float((b - a) / (v1 - v0))
     return float(value[0])

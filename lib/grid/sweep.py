@@ -39,10 +39,12 @@ def _down_first(first, last, row, acc, p, q, col, scale, weight, constant, droop
     Gathers the tile's powers into node order on the way.
     """
     n_bus = p.shape[0]
+    if droop is not None:
+        limits = droop[4]
     for i in range(first, last):
         b, r = acc[i], row[i]
         if droop is not None:
-            most = droop[4][i]
+            most = limits[i]
         wr, wi = weight[i, 0], weight[i, 1]
         kr, ki = splat(constant[i, 0]), splat(constant[i, 1])
         for lane in range(0, LANES, CHUNK):
@@ -72,19 +74,19 @@ def ramps(ramp, first, last, base, vm):
 
 
 @_jit
-def regulated(droop, k, pl, ql, vm):
+def regulated(base, start, ramp, k, pl, ql, vm):
     """Powers of droop row k at voltage vm: P below its limit, Q with its characteristic on top."""
-    base, start, ramp = droop[1], droop[2], droop[3]
-    limit = ramps(ramp, start[k, 1], start[k, 2], base[k, 1], vm)
-    return select(pl > limit, limit, pl), ql + ramps(ramp, start[k, 0], start[k, 1], base[k, 0], vm)
+    if base[k, 1] < np.inf:
+        limit = ramps(ramp, start[k, 1], start[k, 2], base[k, 1], vm)
+        pl = select(pl > limit, limit, pl)
+    return pl, ql + ramps(ramp, start[k, 0], start[k, 1], base[k, 0], vm)
 
 
 @_jit
-def _drawn(e, f, c0, c1, droop, k, pl, ql):
+def _drawn(e, f, c0, c1, d0, d1, base, start, ramp, k, pl, ql):
     """Current of droop row k at voltage e + jf, with what the linearisation took to the other side."""
     m = e * e + f * f
-    pl, ql = regulated(droop, k, pl, ql, sqrt(m))
-    d0, d1 = droop[5][k, 0], droop[5][k, 1]
+    pl, ql = regulated(base, start, ramp, k, pl, ql, sqrt(m))
     h = splat(1.0) / m
     re = e * (c0 + d0) + f * (c1 - d1) + (pl * e + ql * f) * h
     im = e * (c1 + d1) - f * (c0 - d0) + (pl * f - ql * e) * h
@@ -94,6 +96,8 @@ def _drawn(e, f, c0, c1, droop, k, pl, ql):
 @_jit
 def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0, scale, droop, s, c, g, v, d, a, peak):
     """Voltages of this iterate, their change, and the currents they draw."""
+    if droop is not None:  # taken out of their tuple once: that counts references
+        droop_of, base, ramp_start, ramp, slope = droop[0], droop[1], droop[2], droop[3], droop[5]
     for i in range(first, last):
         k0, k1 = start[i], start[i + 1]
         b, level, above = acc[i], depth[i], depth[anc[k0]]
@@ -102,7 +106,8 @@ def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0
         z0, z1 = v0[i, 0], v0[i, 1]
         has_ci = ci[i, 0] != 0.0 or ci[i, 1] != 0.0
         if droop is not None:
-            k_droop = droop[0][i]
+            k_droop = droop_of[i]
+            d0, d1 = (slope[k_droop, 0], slope[k_droop, 1]) if k_droop >= 0 else (0.0, 0.0)
         for lane in range(0, LANES, CHUNK):
             re, im = load(v, above, lane), load(v, above, IM + lane)
             e = load(c, i, lane) - re * u0 - im * u1
@@ -131,13 +136,15 @@ def _down(first, last, second, acc, depth, start, anc, up, chord, source, ci, v0
             old = load(peak, 0, lane)
             store(peak, 0, lane, select(change > old, change, old))
             pl, ql = load(s, i, lane) * scale, load(s, i, IM + lane) * scale
-            h = splat(1.0) / (e * e + f * f)
-            ar = s0 + e * c0 + f * c1 + (pl * e + ql * f) * h
-            ai = s1 + e * c1 - f * c0 + (pl * f - ql * e) * h
+            m = e * e + f * f
             if droop is not None:  # noqa: SIM102 (settled when compiled, the inner one when run)
                 if k_droop >= 0:
-                    ar, ai = _drawn(e, f, c0, c1, droop, k_droop, pl, ql)
-                    ar, ai = ar + s0, ai + s1
+                    pl, ql = regulated(base, ramp_start, ramp, k_droop, pl, ql, sqrt(m))
+            h = splat(1.0) / m
+            ar = s0 + e * c0 + f * c1 + (pl * e + ql * f) * h
+            ai = s1 + e * c1 - f * c0 + (pl * f - ql * e) * h
+            if droop is not None:
+                ar, ai = ar + e * d0 - f * d1, ai + e * d1 + f * d0
             if has_ci:  # conj(s |V| / V) = conj(s) V / |V|
                 h = sqrt(h)
                 ar = ar - (e * ci[i, 0] + f * ci[i, 1]) * h
@@ -183,12 +190,15 @@ def _write(n, row, depth, start, anc, up, chord, scale, droop, s, c, g, v, d, ke
     voltages before: conj(dV) (c - conj(S) / conj(V)^2), times |V|.
     """
     nan = splat(np.nan)
+    if droop is not None:
+        droop_of, base, ramp_start, ramp, slope = droop[0], droop[1], droop[2], droop[3], droop[5]
     for i in range(n):
         k0, k1 = start[i], start[i + 1]
         r, level = row[i], depth[i]
         c0, c1 = chord[i, 0], chord[i, 1]
         if droop is not None:
-            k_droop = droop[0][i]
+            k_droop = droop_of[i]
+            d0, d1 = (slope[k_droop, 0], slope[k_droop, 1]) if k_droop >= 0 else (0.0, 0.0)
         for lane in range(0, LANES, CHUNK):
             e, f = load(c, i, lane), load(c, i, IM + lane)
             x, y = load(g, i, lane), load(g, i, IM + lane)
@@ -213,8 +223,8 @@ def _write(n, row, depth, start, anc, up, chord, scale, droop, s, c, g, v, d, ke
             miss = m * (x * x + y * y) * (tr * tr + ti * ti)
             if droop is not None:  # noqa: SIM102
                 if k_droop >= 0:  # a characteristic has corners, so its currents are taken at both voltages
-                    ar, ai = _drawn(e, f, c0, c1, droop, k_droop, pl, ql)
-                    br, bi = _drawn(e - x, f - y, c0, c1, droop, k_droop, pl, ql)
+                    ar, ai = _drawn(e, f, c0, c1, d0, d1, base, ramp_start, ramp, k_droop, pl, ql)
+                    br, bi = _drawn(e - x, f - y, c0, c1, d0, d1, base, ramp_start, ramp, k_droop, pl, ql)
                     br, bi = br - ar, bi - ai
                     miss = m * (br * br + bi * bi)
             old = load(worst, 0, lane)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lib.grid import Network
+from lib.grid.regulators import IEEE_1547_PV, IEEE_1547_QV_A, IEEE_1547_QV_B, Inverters, TapChangers, with_regulators
+
+STEEP_QV = ((0.96, 0.98, 1.02, 1.04), (0.44, 0.0, 0.0, -0.44))  # the steepest that IEEE 1547-2018 allows
 
 
 def random_network(seed: int, n: int = 40, loops: int = 0, chord: bool = True) -> Network:
@@ -40,3 +43,32 @@ def random_injections(seed: int, n: int, snapshots: int, size: float = 0.004):
     rng = np.random.default_rng(seed)
     p = rng.uniform(-1.0, 0.4, (n, snapshots)) * size
     return p.astype(np.float32), (0.3 * p + rng.uniform(-0.1, 0.1, p.shape) * size).astype(np.float32)
+
+
+def with_inverters(network: Network, seed: int, rated_mva: float = 0.01) -> Network:
+    """A third of the buses with one inverter of some kind, some with two."""
+    rng = np.random.default_rng(seed)
+    free = np.setdiff1d(np.arange(network.n_bus), network.fixed_row)
+    row = rng.choice(free, len(free) // 3 + 1)
+    curves = [(IEEE_1547_QV_A, None), (IEEE_1547_QV_B, IEEE_1547_PV), (STEEP_QV, ((1.0, 1.05), (1.0, 0.0)))]
+    padded = np.full((4, len(row), 4), np.nan)
+    for i in range(len(row)):
+        qv, pv = curves[rng.integers(3)]
+        for at, points in zip(padded, (*qv, *(pv or ((), ()))), strict=True):
+            at[i, : len(points)] = points
+    return with_regulators(network, inverters=Inverters(row, rng.uniform(0.2, 1, len(row)) * rated_mva, *padded))
+
+
+def tapped_network(seed: int, n: int, changers: int, band: float, loops: int = 0, range_: int = 9) -> Network:
+    """Branches of a random network as transformers with taps of 1.5 %, at either end, each keeping the far side."""
+    network = random_network(seed, n, loops)
+    rng = np.random.default_rng(seed)
+    branch = rng.choice(network.n_branch, changers, replace=False)
+    centre = rng.uniform(0.97, 1.03, changers)
+    return with_regulators(network, TapChangers(
+        branch=branch, end=rng.integers(0, 2, changers), tap_neutral=np.full(changers, 1),
+        tap_min=np.full(changers, 1 - range_), tap_max=np.full(changers, 1 + range_),
+        tap_pos=rng.integers(-1, 3, changers), tap_step_percent=np.where(rng.random(changers) < 0.3, -1.5, 1.5),
+        tap_step_degree=np.where(rng.random(changers) < 0.3, 30.0, 0.0), regulated_row=network.branch_to[branch],
+        vm_lower_pu=centre - band / 2, vm_upper_pu=centre + band / 2,
+    ))  # fmt: skip

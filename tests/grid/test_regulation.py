@@ -18,33 +18,18 @@ from pandapower.control.controller.DERController import DERController, QModelCos
 
 from lib.grid import Network
 from lib.grid.powerflow import SlotStatus, solve
-from lib.grid.regulators import IEEE_1547_PV, IEEE_1547_QV_A, IEEE_1547_QV_B, Inverters, TapChangers, with_regulators
+from lib.grid.regulators import IEEE_1547_QV_B, Inverters, TapChangers, with_regulators
 from tests.grid import cases
-from tests.grid.random_networks import random_injections, random_network
+from tests.grid.random_networks import STEEP_QV, random_injections, random_network, tapped_network, with_inverters
 from tests.grid.reference import admittance, solve_reference
 
 seeds = st.integers(0, 10_000)
-STEEP_QV = ((0.96, 0.98, 1.02, 1.04), (0.44, 0.0, 0.0, -0.44))  # the steepest that IEEE 1547-2018 allows
 
 
 def voltages(flow):
     """(n_row, n_snapshot) complex."""
     v = (flow.e + 1j * flow.f).transpose(1, 0, 2)
     return v.reshape(v.shape[0], -1)[:, : flow.n_snapshot]
-
-
-def with_inverters(network: Network, seed: int, rated_mva: float = 0.01) -> Network:
-    """A third of the buses with one inverter of some kind, some with two."""
-    rng = np.random.default_rng(seed)
-    free = np.setdiff1d(np.arange(network.n_bus), network.fixed_row)
-    row = rng.choice(free, len(free) // 3 + 1)
-    curves = [(IEEE_1547_QV_A, None), (IEEE_1547_QV_B, IEEE_1547_PV), (STEEP_QV, ((1.0, 1.05), (1.0, 0.0)))]
-    padded = np.full((4, len(row), 4), np.nan)
-    for i in range(len(row)):
-        qv, pv = curves[rng.integers(3)]
-        for at, points in zip(padded, (*qv, *(pv or ((), ()))), strict=True):
-            at[i, : len(points)] = points
-    return with_regulators(network, inverters=Inverters(row, rng.uniform(0.2, 1, len(row)) * rated_mva, *padded))
 
 
 def realised(network: Network, p, q, vm):
@@ -130,21 +115,6 @@ def test_droop_agrees_with_pandapower():
         made = expected.res_sgen.q_mvar
         np.testing.assert_allclose(flow.inverter_q_mvar[:, k], made, atol=1e-6)
     assert np.ptp(flow.inverter_q_mvar) > 0.01
-
-
-def tapped_network(seed: int, n: int, changers: int, band: float, loops: int = 0, range_: int = 9) -> Network:
-    """Branches of a random network as transformers with taps of 1.5 %, at either end, each keeping the far side."""
-    network = random_network(seed, n, loops)
-    rng = np.random.default_rng(seed)
-    branch = rng.choice(network.n_branch, changers, replace=False)
-    centre = rng.uniform(0.97, 1.03, changers)
-    return with_regulators(network, TapChangers(
-        branch=branch, end=rng.integers(0, 2, changers), tap_neutral=np.full(changers, 1),
-        tap_min=np.full(changers, 1 - range_), tap_max=np.full(changers, 1 + range_),
-        tap_pos=rng.integers(-1, 3, changers), tap_step_percent=np.where(rng.random(changers) < 0.3, -1.5, 1.5),
-        tap_step_degree=np.where(rng.random(changers) < 0.3, 30.0, 0.0), regulated_row=network.branch_to[branch],
-        vm_lower_pu=centre - band / 2, vm_upper_pu=centre + band / 2,
-    ))  # fmt: skip
 
 
 def at_taps(network: Network, tap_pos) -> Network:
@@ -260,6 +230,27 @@ def test_taps_agree_with_pandapower():
         order = [expected.ext_grid.index[expected.ext_grid.bus.map(network.row_of) == r][0] for r in network.fixed_row]
         np.testing.assert_allclose(flow.slack_p_mw[:, k], expected.res_ext_grid.p_mw.loc[order], atol=1e-6)
         np.testing.assert_allclose(flow.slack_q_mvar[:, k], expected.res_ext_grid.q_mvar.loc[order], atol=1e-6)
+
+
+def test_simbench_taps_agree_with_pandapower():
+    from lib.ingest.source import simbench_net
+
+    net = simbench_net("1-MV-semiurb--0-sw")
+    net.trafo["tap_changer_type"] = "Ratio"
+    for element in net.trafo.index:
+        DiscreteTapControl(net, element, 0.99, 1.01)
+    network = Network.from_pandapower(net)
+    share = np.array([0.1, 0.6, 1.1])
+    p, q = network.injections(net)
+    flow = solve(network, p[:, None] * share, q[:, None] * share)
+    for k, factor in enumerate(share):
+        expected = copy.deepcopy(net)
+        expected.load.scaling *= factor
+        expected.sgen.scaling *= factor
+        pp.runpp(expected, run_control=True, calculate_voltage_angles=True, tolerance_mva=1e-9)
+        assert flow.tap_pos[:, k].tolist() == expected.trafo.tap_pos.tolist()
+        np.testing.assert_allclose(flow.vm_pu[:, k], expected.res_bus.vm_pu.loc[network.bus_ids], atol=1e-8)
+    assert (flow.tap_pos != 0).all()
 
 
 def series_net():

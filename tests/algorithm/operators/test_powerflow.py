@@ -14,9 +14,10 @@ import pytest
 from lib.algorithm.operator import Day, Unusable
 from lib.algorithm.operators._powerflow_rows import State
 from lib.algorithm.operators.powerflow import PowerFlowOperator
+from lib.grid.powerflow import SlotStatus, solve
 from lib.tables import ARROW
 from lib.tables.tiles import encode, slot_status
-from tests.grid.random_networks import random_injections, random_network
+from tests.grid.random_networks import random_injections, random_network, tapped_network, with_inverters
 
 DAY = Day("here", date(2016, 1, 1), 86_400)
 NETWORK = random_network(3, 40)
@@ -99,6 +100,30 @@ def test_energy_balances(operator: PowerFlowOperator, state: State) -> None:
 def _squared_voltages(outputs: dict[str, pa.RecordBatch]) -> np.ndarray:
     tiles = outputs["state_tile"].column("vm_pu").to_pylist()
     return sum((np.frombuffer(t, "<f4").reshape(40, 32).astype(float) ** 2).sum(axis=1) for t in tiles)
+
+
+def test_regulated_networks_are_summed_at_each_slots_own_taps() -> None:
+    network = with_inverters(tapped_network(3, 40, 3, 0.03), 3)
+    operator = PowerFlowOperator(max_iterations=30, full_voltages=True)
+    state = operator.prepare({"content": network.to_bytes()})
+    outputs, figures = operator.finish(operator.map(tiles(), state, DAY)[0], state, DAY)
+    p, q = random_injections(5, 40, 96)
+    flow = solve(network, p, q, max_iterations=30)
+    assert (np.ptp(flow.tap_pos, axis=1) > 0).any()
+    branches, rows = flow.branches(), outputs["branch_day"]
+    np.testing.assert_allclose(rows["loss_kwh"], branches.p_loss_mw.sum(axis=1) * 250, rtol=1e-5)
+    np.testing.assert_allclose(rows["energy_kwh"], np.abs(branches.p_from_mw).sum(axis=1) * 250, rtol=1e-5)
+    np.testing.assert_allclose(rows["loading_max_percent"], branches.loading_percent.max(axis=1), rtol=1e-5)
+    infeed = (flow.slack_p_mw.sum() + 1j * flow.slack_q_mvar.sum()) * 250
+    result = outputs["network_result"].to_pylist()[0]
+    np.testing.assert_allclose(
+        [result["infeed_p_kwh"], result["infeed_q_kvarh"]], [infeed.real, infeed.imag], rtol=1e-6
+    )
+    shunts = network.y_shunt_pu.real @ (flow.vm_pu**2).sum(axis=1) * 250
+    fed = (p.sum() - flow.curtailed_mw.sum()) * 250
+    np.testing.assert_allclose(result["infeed_p_kwh"], shunts + result["loss_kwh"] - fed, rtol=1e-5)
+    assert figures["hunting"] == (flow.status == SlotStatus.HUNTING).sum()
+    assert figures["converged"] == 96
 
 
 def test_lost_slots_leave_the_others_alone(operator: PowerFlowOperator, state: State) -> None:
