@@ -37,7 +37,8 @@ NOTES = (
     "as a share.",
     "power-grid-model: transformers with transformer_tap_regulator, strategy any_valid_tap (binary search from the "
     "nominal position), one thread, by Newton-Raphson, its default, and by iterative current, the faster. It has no "
-    "droop, so it is compared with the tap part alone. 'same tap': snapshots in which both end at the same positions; a band of a step and a bit may hold two.",
+    "droop, so it is compared with the tap part alone. 'same tap': snapshots in which both end at the same positions; "
+    "a band of a step and a bit may hold two.",
     "pandapower: run_control with DiscreteTapControl, one snapshot after the other; its year is extrapolated from a "
     "few snapshots, evenly spread.",
 )

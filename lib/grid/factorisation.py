@@ -153,11 +153,11 @@ def factorise(network: Network, elimination: Elimination | None = None) -> Facto
         voltage, s = linear_start(network, elimination.row, loaded=True), np.zeros_like(s)
     elif voltage is None:  # no solution at the typical load: start from no load instead
         voltage, s = solve_complex(plain, elimination, source), np.zeros_like(s)
-    node, droop = _droop_at(network, elimination)
+    node, droop, mean_slope = _droop_at(network, elimination)
     slope = np.zeros_like(s)
     if droop is not None and not len(network.pv_row):
         voltage, s = _with_droop(plain, elimination, s, source, voltage, node, droop)
-        slope[node] = 0.5j * droop.mean_slope() / np.abs(voltage[node])
+        slope[node] = 0.5j * mean_slope / np.abs(voltage[node])
     # The slope k of Q(V): d conj(jQ/V) = -(A dV + B conj(dV)) with A = jk / 2|V| and B = A V/conj(V), k falling.
     chord = np.conj(s) / np.conj(voltage) ** 2 + slope * voltage / np.conj(voltage)
     inverse, low, up = numeric(elimination, diagonal + slope, lower, upper, chord)
@@ -287,15 +287,17 @@ def _typical_voltage(factors, e: Elimination, s, source) -> NDArray[np.complex12
     return None
 
 
-def _droop_at(network: Network, e: Elimination) -> tuple[NDArray[np.int64], Droop | None]:
-    """Nodes that inverters feed, and their characteristics; those at fixed rows and in dead islands move nothing."""
+def _droop_at(network: Network, e: Elimination) -> tuple[NDArray[np.int64], Droop | None, NDArray[np.float64]]:
+    """Nodes that inverters feed, their characteristics and the middle of their slopes; inverters at fixed rows and in
+    dead islands move nothing."""
     node_of = np.full(network.n_row, -1)
     node_of[e.row] = np.arange(e.n)
     droop = network.inverters.droop
     live = node_of[droop.row] >= 0
     if not live.any():
-        return np.zeros(0, dtype=np.int64), None
-    return node_of[droop.row[live]], Droop(droop.row[live], droop.base[live], droop.start[live], droop.ramp)
+        return np.zeros(0, dtype=np.int64), None, np.zeros(0)
+    own = Droop(droop.row[live], droop.base[live], droop.start[live], droop.ramp)
+    return node_of[own.row], own, droop.mean_slope[live]
 
 
 def _with_droop(factors, e: Elimination, s, source, voltage, node, droop: Droop):

@@ -24,6 +24,9 @@ IEEE_1547_PV = ((1.06, 1.10), (1.0, 0.2))
 """(vm_pu, share of the rated MVA) of IEEE 1547-2018's default settings, categories A and B of reactive power."""
 
 
+_ROUNDING_PU = 1e-9
+
+
 def _floats() -> NDArray[np.float64]:
     return np.zeros(0)
 
@@ -190,6 +193,7 @@ class Droop:
     ramp: NDArray[np.float64]
     """(n, 3) v0 (pu), width (pu), slope (MW or MVAr per pu)."""
 
+    @cached_property
     def mean_slope(self) -> NDArray[np.float64]:
         """(d,) middle between the steepest and the flattest part of Q(V), flat ends included, in MVAr per pu.
 
@@ -200,7 +204,7 @@ class Droop:
         for d, (first, last, _) in enumerate(self.start):
             v0, width, slope = self.ramp[first:last].T
             steps = np.unique(np.concatenate([v0, v0 + width]))
-            middle = (steps[1:] + steps[:-1]) / 2
+            middle = ((steps[1:] + steps[:-1]) / 2)[np.diff(steps) > _ROUNDING_PU]
             slopes = (slope * ((middle[:, None] > v0) & (middle[:, None] < v0 + width))).sum(axis=1)
             out[d] = (slopes.min(initial=0.0) + slopes.max(initial=0.0)) / 2
         return out
@@ -208,12 +212,21 @@ class Droop:
     def at(self, vm_pu: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(d,) reactive power and limit of active power at voltages (d,)."""
         out = self.base.copy()
-        for d, (first, middle, last) in enumerate(self.start):
-            v0, width, slope = self.ramp[first:last].T
-            rise = slope * np.clip(vm_pu[d] - v0, 0, width)
-            out[d, 0] += rise[: middle - first].sum()
-            out[d, 1] += rise[middle - first :].sum()
+        for column, (ramp, d) in enumerate(self._owners):
+            v0, width, slope = self.ramp[ramp].T
+            out[:, column] += np.bincount(d, slope * np.clip(vm_pu[d] - v0, 0, width), len(self.row))
         return out[:, 0], out[:, 1]
+
+    @cached_property
+    def _owners(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Every ramp and the row it belongs to, of Q and of P."""
+        return [
+            (
+                np.concatenate([np.arange(a, b) for a, b in spans]),
+                np.repeat(np.arange(len(spans)), np.ptp(spans, axis=1)),
+            )
+            for spans in (self.start[:, :2], self.start[:, 1:])
+        ]
 
 
 def with_regulators(
