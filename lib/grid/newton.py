@@ -54,9 +54,11 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
     pv_node = pv_node[live]
     start = factors.start_voltage[:, 0] + 1j * factors.start_voltage[:, 1]
     structure = (el.start, el.ancestor, factors.y_diagonal, factors.y_lower, factors.y_upper)
-    starts = [start]
+    starts = [(start, 0)]
+    if factors.droop is not None:  # steps that jump between the corners of characteristics settle when halved
+        starts.append((start, MAX_STEPS))
     if len(pv_node):  # where the loaded start misleads (negative resistances of equivalents), the unloaded may not
-        starts.append(linear_start(network, el.row, loaded=False))
+        starts.append((linear_start(network, el.row, loaded=False), 0))
 
     def gather(injected: NDArray[np.floating], picked: NDArray[np.int64]) -> NDArray[np.float64]:
         """(n_group, n, 8) in node order."""
@@ -64,7 +66,7 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
         out[visible] = injected[np.ix_(el.row[visible], picked)].astype(np.float64) * scale
         return np.ascontiguousarray(out.reshape(el.n, -1, WIDTH).transpose(1, 0, 2))
 
-    for begin in starts:
+    for begin, halved in starts:
         for at in range(0, len(snapshots), _LANES_AT_ONCE):
             lanes = snapshots[at : at + _LANES_AT_ONCE]
             picked = np.concatenate([lanes, np.repeat(lanes[-1:], -len(lanes) % WIDTH)])
@@ -72,7 +74,7 @@ def solve_newton(flow: PowerFlow, snapshots: NDArray[np.int64], tolerance: float
             pn[:, pv_node] += pv_p[:, None]
             e, f = (np.tile(a[:, None], (len(pn), 1, WIDTH)) for a in (begin.real, begin.imag))
             fed = (factors.source_current, factors.constant_current, factors.droop)
-            outcome = _newton_groups(structure, *fed, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance)
+            outcome = _newton_groups(structure, *fed, pv_node, pv_vm, pv_q, pn, qn, e, f, tolerance, halved)
             done, steps, worst = (a.reshape(-1)[: len(lanes)] for a in outcome)
             flow.status[lanes] = np.where(done, SlotStatus.NEWTON, SlotStatus.DIVERGED)
             flow.iterations[lanes] += steps
@@ -244,20 +246,23 @@ def _step(start, anc, d, low, up, x):
 
 
 @_jit
-def _newton_groups(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
+def _newton_groups(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tolerance, halved):
     """Group after group of eight: p, q, e, f are (n_group, n, 8), what is returned (n_group, 8)."""
     m = len(p)
     done, steps, worst = np.zeros((m, WIDTH), np.bool_), np.zeros((m, WIDTH), np.int32), np.zeros((m, WIDTH))
     for k in range(m):
         done[k], steps[k], worst[k] = _newton(
-            structure, source, ci, droop, pv_node, pv_vm, pv_q, p[k], q[k], e[k], f[k], tolerance
+            structure, source, ci, droop, pv_node, pv_vm, pv_q, p[k], q[k], e[k], f[k], tolerance, halved
         )
     return done, steps, worst
 
 
 @_jit
-def _newton(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tolerance):
-    """Iterates e, f (n, 8) in place; returns (converged, steps, worst mismatch in MVA), each (8,)."""
+def _newton(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tolerance, halved):
+    """Iterates e, f (n, 8) in place; returns (converged, steps, worst mismatch in MVA), each (8,).
+
+    halved: steps at the start that go half the way only.
+    """
     start, anc, yd, yl, _ = structure
     n, nnz, n_pv = len(yd), len(yl), len(pv_node)
     ir, ii = np.empty((n, WIDTH)), np.empty((n, WIDTH))
@@ -272,7 +277,8 @@ def _newton(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tole
     for c in range(n_pv):
         pv_of[pv_node[c]] = c
     done, alive = np.zeros(WIDTH, np.bool_), np.ones(WIDTH, np.bool_)
-    steps, budget = np.zeros(WIDTH, np.int32), np.full(WIDTH, MAX_STEPS)
+    steps, budget = np.zeros(WIDTH, np.int32), np.full(WIDTH, MAX_STEPS + halved)
+    taken = 0
     active, peak = np.ones((1, WIDTH)), np.zeros((1, WIDTH))
     while alive.any():
         _currents(structure, source, e, f, ir, ii)
@@ -282,12 +288,16 @@ def _newton(structure, source, ci, droop, pv_node, pv_vm, pv_q, p, q, e, f, tole
             active[0, lane] = 1.0 if alive[lane] else 0.0
         peak[:] = 0.0
         on = load(active, 0, 0) > splat(0.0)
+        taken += 1
+        share = 0.5 if taken <= halved else 1.0
         biggest, poison = splat(0.0), splat(0.0)
         for i in range(n):
             a, b = load(x, 2 * i, 0), load(x, 2 * i + 1, 0)
             change = a * a + b * b
             biggest = select(change > biggest, change, biggest)
             poison = poison + change * 0.0
+            if droop is not None:
+                a, b = a * share, b * share
             # The step as a growth and a turn (Cayley's form of the rotation): angles may be large, magnitudes stay.
             re, im = load(e, i, 0), load(f, i, 0)
             g = splat(1.0) / (re * re + im * im)

@@ -250,7 +250,7 @@ def test_simbench_taps_agree_with_pandapower():
         pp.runpp(expected, run_control=True, calculate_voltage_angles=True, tolerance_mva=1e-9)
         assert flow.tap_pos[:, k].tolist() == expected.trafo.tap_pos.tolist()
         np.testing.assert_allclose(flow.vm_pu[:, k], expected.res_bus.vm_pu.loc[network.bus_ids], atol=1e-8)
-    assert (flow.tap_pos != 0).all()
+    assert len(np.unique(flow.tap_pos)) > 1
 
 
 def series_net():
