@@ -80,6 +80,21 @@ def test_newton_and_the_sweep_agree_on_droop(seed, loops):
     assert newton.max_mismatch_mva.max() <= 1e-8
 
 
+@pytest.mark.parametrize("rated_mva", [0.2, 0.5])
+def test_droop_far_stronger_than_the_network_is_solved(rated_mva):
+    """Loop gains well above 1: what the sweep gives up, Newton solves, at the corners of the characteristics too."""
+    for seed in range(4):
+        network = with_inverters(random_network(seed, 40, seed), seed, rated_mva)
+        p, q = random_injections(seed, 40, 64, size=0.01)
+        p[:, ::3] = np.abs(p[:, ::3])
+        flow = solve(network, p, q, max_iterations=30)
+        assert flow.converged.all()
+        v = voltages(flow)
+        free = np.setdiff1d(np.arange(40), network.fixed_row)
+        mismatch = np.abs(v * np.conj(admittance(network) @ v) - realised(network, p, q, flow.vm_pu))[free]
+        assert mismatch.max() <= 1e-6
+
+
 @given(seeds, st.sampled_from([1e-4, 1e-6, 1e-8]))
 def test_droop_stays_within_the_tolerance(seed, tolerance):
     network = with_inverters(random_network(seed, 40), seed)
