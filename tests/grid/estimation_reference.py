@@ -41,9 +41,13 @@ def measured(network: Network, table: pd.DataFrame, v: NDArray[np.complex128]) -
 
 
 def least_squares_estimate(
-    network: Network, table: pd.DataFrame, z: NDArray[np.float64], start: NDArray[np.complex128], zero_rows=()
-) -> tuple[NDArray[np.complex128], float]:
-    """Voltages (n_row,) and the objective. Zero injections are held by a weight that leaves 1e-7 of them."""
+    network: Network, table: pd.DataFrame, z: NDArray[np.float64], start: NDArray[np.complex128], zero_rows=(),
+    *, huber: float | None = None,
+) -> tuple[NDArray[np.complex128], float]:  # fmt: skip
+    """Voltages (n_row,) and the objective. Zero injections are held by a weight that leaves 1e-7 of them.
+
+    huber: bound beyond which residuals over sigma count linearly.
+    """
     y = admittance(network)
     fixed = network.fixed_row
     angle = np.exp(1j * np.angle(network.fixed_v_pu))
@@ -62,5 +66,8 @@ def least_squares_estimate(
         return np.concatenate([(z - measured(network, table, v)) / std, current.real, current.imag])
 
     x0 = np.concatenate([start[free].real, start[free].imag, np.abs(start[fixed])])
-    found = least_squares(residual, x0, method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15, x_scale="jac")
+    options = {"method": "lm"}
+    if huber is not None:
+        options = {"method": "trf", "loss": "huber", "f_scale": huber, "max_nfev": 2000}
+    found = least_squares(residual, x0, xtol=1e-15, ftol=1e-15, gtol=1e-15, x_scale="jac", **options)
     return voltage(found.x), 2 * found.cost

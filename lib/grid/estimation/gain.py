@@ -25,6 +25,8 @@ class Gain:
     linearisation: Linearisation
     used: NDArray[np.bool_]
     """(m,) measurements of the pattern that count: present, and no pseudo-measurement beside a real one."""
+    sigma: NDArray[np.float64]
+    """(m,) standard deviation of each measurement, in the table's units."""
     share: NDArray[np.float64]
     """(m,) of each in its channel's weighted mean."""
     channel_std: NDArray[np.float64]
@@ -54,7 +56,7 @@ class Gain:
     def std_dev(self) -> NDArray[np.float64]:
         """(m,) of each measurement, in the equations' units."""
         m = self.linearisation.model.measurements
-        return m.std_dev * np.abs(self.linearisation.scale[m.channel])
+        return self.sigma * np.abs(self.linearisation.scale[m.channel])
 
     @cached_property
     def residual_share(self) -> NDArray[np.float64]:
@@ -98,15 +100,20 @@ class Gain:
         return np.where((node >= 0) & np.isfinite(self.channel_std), out, np.nan)
 
 
-def build_gain(lin: Linearisation, available: NDArray[np.bool_], prior: NDArray[np.float64] | None = None) -> Gain:
-    """available: (m,) which measurements the pattern has. prior: (n, 2) weight on e and f, default a weak one."""
+def build_gain(
+    lin: Linearisation, available: NDArray[np.bool_], prior: NDArray[np.float64] | None = None,
+    sigma: NDArray[np.float64] | None = None,
+) -> Gain:  # fmt: skip
+    """available: (m,) which measurements the pattern has. prior: (n, 2) weight on e and f, default a weak one. sigma:
+    (m,) standard deviations in the table's units, default those of the table."""
     model, m = lin.model, lin.model.measurements
     n, k = model.elimination.n, len(m.at)
     used = available & (model.channel_node[m.channel] >= 0)
     if m.pseudo.any():
         real = np.bincount(m.channel[available & ~m.pseudo], minlength=k) > 0
         used &= ~(m.pseudo & real[m.channel])
-    single = np.where(used, (m.std_dev * np.abs(lin.scale[m.channel])) ** -2.0, 0.0)
+    sigma = m.std_dev if sigma is None else sigma
+    single = np.where(used, (sigma * np.abs(lin.scale[m.channel])) ** -2.0, 0.0)
     total = np.bincount(m.channel, weights=single, minlength=k)
     with np.errstate(divide="ignore", invalid="ignore"):
         share, channel_std = np.nan_to_num(single / total[m.channel]), np.asarray(total**-0.5, dtype=np.float64)
@@ -129,7 +136,7 @@ def build_gain(lin: Linearisation, available: NDArray[np.bool_], prior: NDArray[
     mask[bus, 2:] = on[bus, :2] > 0
     mask[~bus, :3] = on[~bus, :3] > 0
     weak = np.full((n, 2), EPSILON) if prior is None else prior
-    return Gain(lin, used, share, channel_std, on, kind.astype(np.int64), r, weight, mask, weak)
+    return Gain(lin, used, sigma, share, channel_std, on, kind.astype(np.int64), r, weight, mask, weak)
 
 
 def add_diagonal(d: NDArray, is_bus: NDArray[np.bool_], r: NDArray, weight: NDArray, prior: NDArray) -> None:

@@ -183,6 +183,8 @@ class Linearisation:
     """(n_edge,) ... and at the other by the bus's."""
     y_end: NDArray[np.complex128]
     """(n_end, 2) current into the branch by the voltage at its end and at the other."""
+    current: NDArray[np.complex128]
+    """(n,) what branches and shunts draw from a bus."""
     diagonal: NDArray[np.float64]
     """(n, 4, 4) of the augmented matrix, without weights."""
     upper: NDArray[np.float64]
@@ -191,6 +193,17 @@ class Linearisation:
     """(k,) from a measured value in the table's units to the one here: times scale, plus offset."""
     offset: NDArray[np.float64]
     """(k,)"""
+
+    @cached_property
+    def quantity(self) -> NDArray[np.float64]:
+        """(k,) what each channel would read, in the units of the equations."""
+        m, n_row = self.model.measurements, self.model.network.n_row
+        at_bus = m.at < n_row
+        drawn = np.empty(len(m.at), dtype=complex)
+        drawn[at_bus] = self.current[self.model.channel_node[at_bus]]
+        drawn[~at_bus] = self.y_end[m.at[~at_bus] - n_row].sum(axis=1)
+        size = np.where(at_bus, 1.0, np.abs(drawn))
+        return np.choose(m.component, [drawn.real, -drawn.imag, size, np.zeros(len(size))])
 
     @cached_property
     def equal_rows(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -262,4 +275,4 @@ def linearise(model: Model, voltage: NDArray[np.complex128]) -> Linearisation:
     offset[is_va] = -np.angle(v0[node_c[is_va]])
     scale[is_i] *= np.abs(v0[a[m.at[is_i] - network.n_row]])
     assert (P, Q) == (0, 1)
-    return Linearisation(model, v0, y_self, y_up, y_low, y_end, diagonal, upper, scale, offset)
+    return Linearisation(model, v0, y_self, y_up, y_low, y_end, current, diagonal, upper, scale, offset)

@@ -196,9 +196,23 @@ def _solve(
 
 def gauss_newton_step(gain: Gain, z: NDArray[np.float64]) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
     """Change of the relative voltages of the structure's buses, from the gain's operating point, for the snapshot z
-    (m, 1); and the residuals (m,) after it."""
-    solved, x = _solve(gain, z, np.full(len(z), np.nan), 1.0, 1, True)
-    return (x[0, 0::4, 0] + 1j * x[0, 1::4, 0] - 1)[gain.linearisation.model.is_bus], solved.residual[:, 0]
+    (m, 1); and the residuals (m,) after it to first order, in the table's units, NaN where not used."""
+    lin, model = gain.linearisation, gain.linearisation.model
+    m = model.measurements
+    _, x = _solve(gain, z, np.full(len(z), np.nan), 1.0, 1, False)
+    step = x[0, :, 0].reshape(-1, 4)
+    used = np.flatnonzero(gain.used)
+    c = m.channel[used]
+    value = z[used, 0] * lin.scale[c] + lin.offset[c]
+    turned = model.channel_is_voltage[c] & (m.component[c] == VA)
+    value[turned] -= 2 * np.pi * np.round(value[turned] / (2 * np.pi))
+    mean = np.bincount(c, weights=gain.share[used] * value, minlength=len(m.at))
+    own = step[model.channel_node, model.channel_coordinate]
+    with np.errstate(invalid="ignore"):
+        left = np.where(model.channel_is_voltage, mean - own, -(gain.channel_std**2) * own)
+    residual = np.full(len(z), np.nan)
+    residual[used] = (value - mean[c] + left[c]) / lin.scale[c]
+    return (step[:, 0] + 1j * step[:, 1] - 1)[model.is_bus], residual
 
 
 def stepped(lin: Linearisation, step: NDArray[np.complex128]) -> NDArray[np.complex128] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import gammaincc
 
-from lib.grid.estimation import bad_data
+from lib.grid.estimation import bad_data, robust
 from lib.grid.estimation.gain import build_gain
 from lib.grid.estimation.measurements import place
 from lib.grid.estimation.model import build_model, linearise
@@ -48,9 +48,11 @@ class StateEstimate(Voltages):
     iterations: NDArray[np.int32]
     """(n_snapshot,) linear solves spent."""
     objective: NDArray[np.float64]
-    """(n_snapshot,) sum of squared residuals over sigma^2 of the measurements left in; NaN where not converged."""
+    """(n_snapshot,) sum of squared residuals over sigma^2 of the measurements left in, or Huber's sum where residuals
+    are bounded; NaN where not converged."""
     degrees_of_freedom: NDArray[np.int64]
-    """(n_snapshot,) of the chi-square law that `objective` follows if errors are as their sigmas say."""
+    """(n_snapshot,) of the chi-square law that `objective` follows if errors are as their sigmas say; 0 where residuals
+    are bounded: then it follows none."""
     pattern: NDArray[np.int64]
     """(n_snapshot,) index into `observability`."""
     observability: list[Observability]
@@ -58,6 +60,9 @@ class StateEstimate(Voltages):
     removed: pd.DataFrame
     """Measurements taken out as bad: snapshot, measurement (index of the table), residual (table's units),
     normalised_residual; in the order they were found."""
+    bounded: pd.DataFrame
+    """Measurements whose pull Huber's estimator bounds: snapshot, measurement, residual (table's units), weight (which
+    multiplies its own)."""
 
     @property
     def converged(self) -> NDArray[np.bool_]:
@@ -124,8 +129,11 @@ class Estimator:
         tolerance: float = 1e-8,
         max_iterations: int = 30,
         bad_data_alpha: float | None = None,
+        huber: float | None = None,
     ) -> StateEstimate:
         """As `estimate`."""
+        if huber is not None and (bad_data_alpha is not None or not huber > 0):
+            raise ValueError(f"huber is {huber}: give a positive number of sigmas, such as 1.5, and no bad_data_alpha")
         n = len(self.measurements.table)
         measured = np.asarray(values, dtype=np.float64)
         if measured.ndim != 2 or len(measured) != n:
@@ -140,6 +148,7 @@ class Estimator:
         iterations, degrees = np.zeros(s, dtype=np.int32), np.zeros(s, dtype=np.int64)
         objective = np.full(s, np.nan)
         removals: list[bad_data.Removal] = []
+        bounded: list[robust.Bounded] = []
         groups = _patterns(z)
         seen: list[Observability] = []
         which = np.zeros(s, dtype=np.int64)
@@ -150,9 +159,13 @@ class Estimator:
                 continue
             gain, spare = seen[-1].gain, seen[-1].degrees_of_freedom
             part = z if len(chosen) == s else np.ascontiguousarray(z[:, _run(chosen)])
-            deviation = np.full(len(z), np.nan) if bad_data_alpha is None else bad_data.residual_std(gain)
-            solved = solve_pattern(gain, part, deviation, tolerance, max_iterations)
-            degrees[chosen] = spare
+            if huber is None:
+                deviation = np.full(len(z), np.nan) if bad_data_alpha is None else bad_data.residual_std(gain)
+                solved = solve_pattern(gain, part, deviation, tolerance, max_iterations)
+                degrees[chosen] = spare
+            else:
+                solved, held = robust.bound_residuals(gain, part, huber, tolerance, max_iterations)
+                bounded += [replace(b, snapshot=int(chosen[b.snapshot])) for b in held]
             if bad_data_alpha is not None:
                 found = bad_data.remove_bad_data(gain, part, solved, bad_data_alpha, tolerance, max_iterations, spare)
                 removals += [replace(r, snapshot=int(chosen[r.snapshot])) for r in found]
@@ -172,16 +185,17 @@ class Estimator:
             iterations[chosen], objective[chosen] = solved.iterations, solved.objective
         return StateEstimate(
             self.network, s, e, f, status, iterations, objective, degrees, which, seen,
-            self._removed(removals),
+            self._listed(removals, ("residual", "normalised_residual")), self._listed(bounded, ("residual", "weight")),
         )  # fmt: skip
 
-    def _removed(self, removals: list[bad_data.Removal]) -> pd.DataFrame:
+    def _listed(
+        self, lines: Sequence[bad_data.Removal | robust.Bounded], columns: tuple[str, ...]
+    ) -> pd.DataFrame:  # fmt: skip
         names = self.measurements.table.index[self.measurements.position]
         return pd.DataFrame({
-            "snapshot": np.array([r.snapshot for r in removals], dtype=np.int64),
-            "measurement": names[[r.measurement for r in removals]],
-            "residual": np.array([r.residual for r in removals], dtype=float),
-            "normalised_residual": np.array([r.normalised_residual for r in removals], dtype=float),
+            "snapshot": np.array([x.snapshot for x in lines], dtype=np.int64),
+            "measurement": names[[x.measurement for x in lines]],
+            **{name: np.array([getattr(x, name) for x in lines], dtype=float) for name in columns},
         })  # fmt: skip
 
 
@@ -227,6 +241,7 @@ def estimate(
     tolerance: float = 1e-8,
     max_iterations: int = 30,
     bad_data_alpha: float | None = None,
+    huber: float | None = None,
 ) -> StateEstimate:
     """Estimates the voltages of every snapshot.
 
@@ -236,10 +251,12 @@ def estimate(
     max_iterations: linear solves after which a snapshot gets a matrix of its own.
     bad_data_alpha: take out bad data by the largest normalised residual; the probability that a clean snapshot loses a
         measurement is at most this (0.005, say). None: no test.
+    huber: bound the pull of residuals beyond this many sigmas (1.5 to 3), by Huber's estimator, which see in
+        `lib.grid.estimation.robust`; instead of taking out bad data.
 
     A snapshot's result is the same bits whatever else is in the batch. Raises ValueError on a wrong table or shape,
     SingularNetworkError on a network that cannot be factorised.
     """
     return Estimator(network, measurements, zero_injection=zero_injection).estimate(
-        values, tolerance=tolerance, max_iterations=max_iterations, bad_data_alpha=bad_data_alpha
+        values, tolerance=tolerance, max_iterations=max_iterations, bad_data_alpha=bad_data_alpha, huber=huber
     )
