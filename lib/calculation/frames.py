@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from datetime import date
 
@@ -16,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from lib.calculation.located import File, located_files, not_located
+from lib.calculation.located import File, Selection, located_files, not_located
 from lib.tables import SCHEMAS, Lake
 
 _log = logging.getLogger(__name__)
@@ -33,21 +34,21 @@ def read(
     if not lake.exists(table):
         return spark.createDataFrame([], SCHEMAS[table])
     snapshot = lake.snapshot(table)
+    wanted = Selection((region,), first, last)
     files = [
         file
         for name, day, file in located_files(snapshot)
-        if name == region
-        and (day is None or ((first is None or day >= first) and (last is None or day <= last)))
-    ]  # fmt: skip
+        if name == region and (day is None or wanted.wants(region, day))
+    ]
     rows = of_files(spark, lake, table, snapshot, files).where(F.col("region") == region)
-    for day, within in ((first, F.col("date").__ge__), (last, F.col("date").__le__)) if first or last else ():
-        rows = rows if day is None else rows.where(within(F.lit(day)))
+    if first is not None:
+        rows = rows.where(F.col("date") >= F.lit(first))
+    if last is not None:
+        rows = rows.where(F.col("date") <= F.lit(last))
     return rows
 
 
-def of_files(
-    spark: SparkSession, lake: Lake, table: str, snapshot: DeltaTable, files: Iterable[File]
-) -> DataFrame:  # fmt: skip
+def of_files(spark: SparkSession, lake: Lake, table: str, snapshot: DeltaTable, files: Iterable[File]) -> DataFrame:
     """The rows of these files of the snapshot; where they cannot be read by themselves, all rows of the snapshot."""
     files = list(files)
     reason = not_located(snapshot, table) or _misplaced(snapshot, files)
@@ -58,14 +59,22 @@ def of_files(
     if not files:
         return spark.createDataFrame([], schema)
     root = lake.path(table)
-    return spark.read.schema(schema).option("basePath", root).parquet(*(f"{root}/{file.path}" for file in files))
+    rows = spark.read.schema(schema).option("basePath", root).parquet(*(f"{root}/{file.path}" for file in files))
+    return rows.select(*schema.names)  # else the partition's come last
 
 
 def _misplaced(snapshot: DeltaTable, files: Iterable[File]) -> str | None:
-    """Why paths do not tell what the log says: the values of a file's partition, which Spark takes from its folders."""
+    """Why Spark, which takes a partition's values from the names of folders, would not take those of the log."""
     names = snapshot.metadata().partition_columns
+    values = {file.path: [region, *([str(day)] if day else [])] for region, day, file in located_files(snapshot)}
     for file in files:
-        folders = file.path.split("/")[:-1]
-        if [it.partition("=")[0] for it in folders] != names or _GLOB & set(file.path):
-            return f"file {file.path} does not lie in a folder of its partition"
+        folders = [it.partition("=") for it in file.path.split("/")[:-1]]
+        told = [_unescaped(value) for _, _, value in folders]
+        if [name for name, _, _ in folders] != names or told != values.get(file.path) or _GLOB & set(file.path):
+            return f"the folder of {file.path} does not tell its partition"
     return None
+
+
+def _unescaped(text: str) -> str:
+    """As Spark reads it: each escaped byte is a character."""
+    return re.sub("%([0-9A-Fa-f]{2})", lambda it: chr(int(it[1], 16)), text)
