@@ -132,3 +132,9 @@ def _newton(y, s, current, v, fixed, pv, tolerance):  # type: ignore[no-untyped-
             return v
         best = min(best, size)
     raise ArithmeticError(f"the reference power flow did not converge: last step {size:.1e}")
+
+
+def voltages(flow):
+    """(n_row, n_snapshot) complex."""
+    v = (flow.e + 1j * flow.f).transpose(1, 0, 2)
+    return v.reshape(v.shape[0], -1)[:, : flow.n_snapshot]
