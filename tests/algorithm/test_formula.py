@@ -236,7 +236,7 @@ def test_nothing_large_moves_for_a_count(spark: SparkSession) -> None:
         ("partial", "partial is neither silver nor gold"),
         ("alarms", "alarms is neither silver nor gold"),
         ("branch_dya", "there is no table branch_dya; did you mean branch_day?"),
-        ("xyz", "tables are alarm, branch_day, bus_day, load_episode, load_run, meter_day, "),
+        ("xyz", "tables are alarm, bad_measurement, branch_day, bus_day, load_episode, load_run, meter_day, "),
     ],
 )
 def test_tables_that_have_no_cells_are_refused(spark: SparkSession, table: str, reason: str) -> None:
