@@ -12,6 +12,7 @@ Sources: fixed point V = Y^-1 (conj(S/V) + I0) and its convergence: Bazrafshan, 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -302,15 +303,23 @@ def aligned(rows: int, kind: DTypeLike) -> np.ndarray:
     return raw[first : first + size].view(kind).reshape(rows, 2 * LANES)
 
 
+def kept_arrays(kept: threading.local, wanted: Sequence[tuple[int, DTypeLike]]) -> tuple[np.ndarray, ...]:
+    """`aligned` arrays of the rows and types wanted, their content left over from the last use.
+
+    Kept per thread, as large as the largest asked for: fresh pages for every call would cost as much as a pass.
+    """
+    held = getattr(kept, "arrays", None)
+    if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
+        held = kept.arrays = tuple(aligned(rows, kind) for rows, kind in wanted)
+    return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
+
+
 _kept = threading.local()
 
 
 def scratch_arrays(n: int, n_depth: int, n_accumulator: int, dtype: np.dtype) -> tuple[np.ndarray, ...]:
     """Rows of lanes the sweep works in: powers, eliminated right-hand sides and their last change by node; voltages and
-    their change by depth; accumulators.
-
-    Kept per thread, as large as the largest asked for: fresh pages for every call would cost as much as a pass.
-    """
+    their change by depth; accumulators."""
     wanted = (
         (n, dtype),
         (n, np.float64),
@@ -319,10 +328,7 @@ def scratch_arrays(n: int, n_depth: int, n_accumulator: int, dtype: np.dtype) ->
         (n_depth, np.float64),
         (n_accumulator, np.float64),
     )
-    held = getattr(_kept, "arrays", None)
-    if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
-        held = _kept.arrays = tuple(aligned(rows, kind) for rows, kind in wanted)
-    return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
+    return kept_arrays(_kept, wanted)
 
 
 @_jit

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from lib.grid.simd import load, select, splat, store
-from lib.grid.sweep import ACTIVE, CHUNK, CONVERGED, IM, LANES, PADDING, aligned
+from lib.grid.sweep import ACTIVE, CHUNK, CONVERGED, IM, LANES, PADDING, kept_arrays
 from lib.grid.three_phase.convergence import judge
 from lib.grid.three_phase.sweep import (
     DELTA,
@@ -180,10 +180,7 @@ def scratch_arrays(n: int, n_accumulator: int, w: int, with_delta: bool, dtype: 
         (w * n + w, np.float64),
         (w * max(n_accumulator, 2), np.float64),
     )
-    held = getattr(_kept, "arrays", None)
-    if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
-        held = _kept.arrays = tuple(aligned(rows, kind) for rows, kind in wanted)
-    return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
+    return kept_arrays(_kept, wanted)
 
 
 @_jit

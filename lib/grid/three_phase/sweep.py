@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from lib.grid.simd import load, select, splat, sqrt, store
-from lib.grid.sweep import ACTIVE, CHUNK, CONVERGED, IM, LANES, PADDING, aligned
+from lib.grid.sweep import ACTIVE, CHUNK, CONVERGED, IM, LANES, PADDING, kept_arrays
 from lib.grid.three_phase.convergence import judge
 
 WYE, DELTA, WYE_DEPENDENT, DELTA_DEPENDENT = 1, 2, 4, 8
@@ -292,10 +292,7 @@ def scratch_arrays(n: int, n_accumulator: int, with_delta: bool, dtype: np.dtype
         (3 * n + 3, np.float64),
         (3 * n_accumulator, np.float64),
     )
-    held = getattr(_kept, "arrays", None)
-    if held is None or any(len(a) < rows or a.dtype != kind for a, (rows, kind) in zip(held, wanted, strict=True)):
-        held = _kept.arrays = tuple(aligned(rows, kind) for rows, kind in wanted)
-    return tuple(a[:rows] for a, (rows, _) in zip(held, wanted, strict=True))
+    return kept_arrays(_kept, wanted)
 
 
 @_jit
